@@ -1,0 +1,1 @@
+"""lmopt: optimizes facial-landmark detectors for phones."""

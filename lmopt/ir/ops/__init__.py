@@ -1,0 +1,65 @@
+"""The ops of the IR, by kind. An op stands in four tables: here, interpreter, emitter, lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lmopt.ir.op import Op
+from lmopt.ir.ops.convolution import Activation, Conv2D, Dense, DepthwiseConv2D, Padding
+from lmopt.ir.ops.elementwise import (
+    Add,
+    BatchNorm,
+    HardSwish,
+    LeakyRelu,
+    Mul,
+    PRelu,
+    Relu,
+    Relu6,
+    Sigmoid,
+    Sub,
+    Tanh,
+)
+from lmopt.ir.ops.structure import (
+    AvgPool2D,
+    Concat,
+    Constant,
+    Dequantize,
+    Input,
+    MaxPool2D,
+    Mean,
+    Pad,
+    Quantize,
+    Reshape,
+)
+
+OPS: Mapping[str, type[Op]] = {
+    cls.kind: cls
+    for cls in (
+        Input,
+        Constant,
+        Conv2D,
+        DepthwiseConv2D,
+        Dense,
+        BatchNorm,
+        Relu,
+        Relu6,
+        LeakyRelu,
+        PRelu,
+        Sigmoid,
+        Tanh,
+        HardSwish,
+        Add,
+        Sub,
+        Mul,
+        MaxPool2D,
+        AvgPool2D,
+        Mean,
+        Concat,
+        Reshape,
+        Pad,
+        Quantize,
+        Dequantize,
+    )
+}
+
+__all__ = ["OPS", "Activation", "Op", "Padding", *sorted(cls.__name__ for cls in OPS.values())]

@@ -1,0 +1,144 @@
+"""Element-wise ops: activations, normalization, sums and products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmopt.errors import GraphError
+from lmopt.ir.op import Op, float_result
+from lmopt.ir.ops.convolution import Activation
+from lmopt.ir.types import Shape, TensorType
+
+
+@dataclass(frozen=True)
+class _Unary(Op):
+    def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        self.check_arity(inputs)
+        return (float_result(inputs[0], inputs[0].shape),)
+
+
+@dataclass(frozen=True)
+class Relu(_Unary):
+    """max(x, 0)."""
+
+    kind: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True)
+class Relu6(_Unary):
+    """min(max(x, 0), 6)."""
+
+    kind: ClassVar[str] = "relu6"
+
+
+@dataclass(frozen=True)
+class LeakyRelu(_Unary):
+    """x where positive, else alpha * x."""
+
+    kind: ClassVar[str] = "leaky_relu"
+    alpha: float = 0.2
+
+
+@dataclass(frozen=True)
+class Sigmoid(_Unary):
+    """1 / (1 + exp(-x))."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Tanh(_Unary):
+    """Hyperbolic tangent."""
+
+    kind: ClassVar[str] = "tanh"
+
+
+@dataclass(frozen=True)
+class HardSwish(_Unary):
+    """x * relu6(x + 3) / 6."""
+
+    kind: ClassVar[str] = "hard_swish"
+
+
+@dataclass(frozen=True)
+class PRelu(_Unary):
+    """x where positive, else alpha * x with a learned `alpha` per last-axis channel."""
+
+    kind: ClassVar[str] = "prelu"
+
+    def params(self, inputs: Sequence[TensorType]) -> Mapping[str, tuple[int, ...]]:
+        return {"alpha": (_channels(self, inputs[0]),)}
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Unary):
+    """Batch normalization over the last axis, with stored statistics.
+
+    Weights `gamma`, `beta`, `mean`, `variance`, each [channels].
+
+    Attributes:
+        epsilon: Added to the variance.
+    """
+
+    kind: ClassVar[str] = "batch_norm"
+    epsilon: float = 1e-3
+
+    def params(self, inputs: Sequence[TensorType]) -> Mapping[str, tuple[int, ...]]:
+        channels = _channels(self, inputs[0])
+        return {name: (channels,) for name in ("gamma", "beta", "mean", "variance")}
+
+
+@dataclass(frozen=True)
+class _Binary(Op):
+    arity: ClassVar[int | None] = 2
+    activation: Activation = "none"
+
+    def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        self.check_arity(inputs)
+        return (float_result(inputs[0], broadcast(self, inputs[0].shape, inputs[1].shape)),)
+
+
+@dataclass(frozen=True)
+class Add(_Binary):
+    """a + b with NumPy broadcasting."""
+
+    kind: ClassVar[str] = "add"
+
+
+@dataclass(frozen=True)
+class Sub(_Binary):
+    """a - b with NumPy broadcasting."""
+
+    kind: ClassVar[str] = "sub"
+
+
+@dataclass(frozen=True)
+class Mul(_Binary):
+    """a * b with NumPy broadcasting."""
+
+    kind: ClassVar[str] = "mul"
+
+
+def _channels(op: Op, tensor: TensorType) -> int:
+    if tensor.rank < 2 or tensor.shape[-1] is None:
+        raise GraphError(f"{op.kind} wants a known last dimension, got {tensor}")
+    return tensor.shape[-1]
+
+
+def broadcast(op: Op, left: Shape, right: Shape) -> Shape:
+    """Returns the NumPy-broadcast shape; an unknown batch broadcasts with itself and with 1."""
+    rank = max(len(left), len(right))
+    pairs = zip(
+        (1,) * (rank - len(left)) + left, (1,) * (rank - len(right)) + right, strict=True
+    )
+    shape: list[int | None] = []
+    for a, b in pairs:
+        if a == b or b == 1:
+            shape.append(a)
+        elif a == 1:
+            shape.append(b)
+        else:
+            raise GraphError(f"{op.kind} cannot broadcast {list(left)} with {list(right)}")
+    return tuple(shape)

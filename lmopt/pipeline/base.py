@@ -1,0 +1,257 @@
+"""The contract of a pass, and the services a pass may ask for."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+
+from lmopt.detector.contract import Contract
+from lmopt.errors import PassError
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.types import DType, ValueRange
+from lmopt.target.profile import Target
+
+
+class Preserves(Enum):
+    """What a pass leaves as it was."""
+
+    VALUES = "values"
+    SHAPES = "shapes"
+    NOTHING = "nothing"
+
+
+class Need(StrEnum):
+    """Services of the context a pass cannot work without."""
+
+    TRAINER = "trainer"
+    CALIBRATOR = "calibrator"
+    SCORER = "scorer"
+    COST = "cost"
+    CONTRACT = "contract"
+
+
+Loss = Literal["l1", "l2", "smooth-l1", "wing"]
+Observer = Literal["min-max", "percentile", "mse"]
+Progress = Callable[["TrainingProgress"], None]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How to train: what a recipe or a training pass fixes.
+
+    Attributes:
+        epochs: Passes over the training faces (may be a fraction).
+        learning_rate: Peak rate of Adam; cosine decay to 0 after `warmup_steps`.
+        batch: Faces per step.
+        loss: Loss on coordinates in input pixels.
+        weight_average: Decay of the running mean of weights that is kept; 0 keeps the last.
+        augment: Whether faces are augmented.
+    """
+
+    epochs: float
+    learning_rate: float
+    batch: int = 32
+    loss: Loss = "wing"
+    warmup_steps: int = 50
+    weight_average: float = 0.99
+    augment: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """Where a training stands."""
+
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class SparsityPlan:
+    """Magnitude pruning on tfmot's polynomial schedule, to `sparsity` of each kernel (0..1)."""
+
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """How a graph is put on integer grids.
+
+    Attributes:
+        storage: Activation storage, I8 or U8.
+        per_channel: Whether kernels have a scale per output channel (int8) or one (uint8).
+    """
+
+    storage: DType
+    per_channel: bool
+
+
+class Trainer(Protocol):
+    """Trains graphs on the run's faces; weights come back under the same node names."""
+
+    digest: str
+
+    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
+        """Returns `graph` with trained float weights."""
+        ...
+
+    def sparsify(
+        self, graph: Graph, plan: TrainingPlan, sparsity: SparsityPlan, *, seed: int
+    ) -> Graph:
+        """Returns `graph` trained while small kernel entries are set to 0."""
+        ...
+
+    def quantization_aware(
+        self,
+        graph: Graph,
+        ranges: Mapping[Value, ValueRange],
+        scheme: QuantScheme,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+    ) -> tuple[Graph, Mapping[Value, ValueRange]]:
+        """Returns float weights and activation ranges trained under `scheme`'s rounding."""
+        ...
+
+
+class Calibrator(Protocol):
+    """Observes activations of a float graph on training faces."""
+
+    digest: str
+
+    def ranges(
+        self, graph: Graph, values: Sequence[Value], observer: Observer, *, faces: int, storage: DType
+    ) -> Mapping[Value, ValueRange]:
+        """Returns the range of each value that `observer` would represent."""
+        ...
+
+
+class Scorer(Protocol):
+    """Scores a graph on validation faces by its emitted file."""
+
+    digest: str
+
+    def nme_percent(self, graph: Graph) -> float:
+        """Returns the NME in percent on the validation faces."""
+        ...
+
+
+class CostModel(Protocol):
+    """Estimates latency on the run's target."""
+
+    digest: str
+
+    def latency_ms(self, graph: Graph) -> float:
+        """Returns the estimated latency in milliseconds."""
+        ...
+
+
+@dataclass
+class PassContext:
+    """What a pass may read besides its graph; every reading is recorded for the cache key."""
+
+    seed: int = 0
+    target: Target | None = None
+    contract: Contract | None = None
+    services: Mapping[Need, object] = field(default_factory=dict)
+    reads: dict[str, str] = field(default_factory=dict)
+
+    def rng(self, tag: str) -> np.random.Generator:
+        """Returns a generator that depends on the seed and `tag` alone."""
+        self.reads["seed"] = str(self.seed)
+        state = hashlib.blake2b(f"{self.seed}/{tag}".encode(), digest_size=16).digest()
+        return np.random.default_rng(int.from_bytes(state, "little"))
+
+    def derive_seed(self, tag: str) -> int:
+        """Returns a 31-bit seed that depends on the seed and `tag` alone."""
+        return int(self.rng(tag).integers(2**31))
+
+    def _service(self, need: Need) -> object:
+        service = self.services.get(need)
+        if service is None:
+            raise PassError(f"no {need} service in this run", hint=NEED_HINTS[need])
+        self.reads[need] = str(getattr(service, "digest", ""))
+        return service
+
+    @property
+    def trainer(self) -> Trainer:
+        """Returns the trainer, or raises PassError."""
+        return self._service(Need.TRAINER)  # type: ignore[return-value]
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """Returns the calibrator, or raises PassError."""
+        return self._service(Need.CALIBRATOR)  # type: ignore[return-value]
+
+    @property
+    def scorer(self) -> Scorer:
+        """Returns the scorer, or raises PassError."""
+        return self._service(Need.SCORER)  # type: ignore[return-value]
+
+    @property
+    def cost(self) -> CostModel:
+        """Returns the cost model, or raises PassError."""
+        return self._service(Need.COST)  # type: ignore[return-value]
+
+    def require_contract(self) -> Contract:
+        """Returns the detector contract, or raises PassError."""
+        if self.contract is None:
+            raise PassError("the detector has no contract", hint=NEED_HINTS[Need.CONTRACT])
+        self.reads["contract"] = repr(self.contract)
+        return self.contract
+
+
+NEED_HINTS: Mapping[Need, str] = {
+    Need.TRAINER: "give training faces with --data (or lmopt.compile(..., data=...))",
+    Need.CALIBRATOR: "give calibration faces with --data (or lmopt.compile(..., data=...))",
+    Need.SCORER: "give faces with --data",
+    Need.COST: "give a target with --target",
+    Need.CONTRACT: "give --contract FILE.toml",
+}
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass gives back.
+
+    Attributes:
+        graph: The new graph (the same object when nothing changed).
+        changed: Whether it differs.
+        notes: What a user should know, for the report.
+    """
+
+    graph: Graph
+    changed: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A rewrite of graphs. Subclasses are frozen dataclasses; their fields are their options.
+
+    Class attributes:
+        name: kebab-case, verb first.
+        needs: Services it cannot work without.
+        preserves: VALUES passes are checked by `--verify-each` to `tolerance`.
+        tolerance: Largest allowed difference, relative to the output's largest magnitude.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    preserves: ClassVar[Preserves] = Preserves.NOTHING
+    tolerance: ClassVar[float] = 1e-4
+
+    @abstractmethod
+    def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        """Returns the rewritten graph: valid IR in, valid IR out.
+
+        Raises:
+            PassError: A precondition does not hold.
+        """

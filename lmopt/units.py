@@ -1,0 +1,22 @@
+"""Units used at the borders of rooms, as types a checker can tell apart."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Ms = NewType("Ms", float)
+Bytes = NewType("Bytes", int)
+Percent = NewType("Percent", float)
+
+
+def human_bytes(size: int) -> str:
+    """Returns a byte count in KiB or MiB.
+
+    >>> human_bytes(2048)
+    '2.0 KiB'
+    """
+    if size < 1024:
+        return f"{size} B"
+    if size < 1024**2:
+        return f"{size / 1024:.1f} KiB"
+    return f"{size / 1024**2:.1f} MiB"

@@ -1,0 +1,15 @@
+"""The built-in passes: name to `module:Class`, loaded only when asked for."""
+
+from collections.abc import Mapping
+
+CATALOG: Mapping[str, str] = {
+    "fold-batchnorm": "lmopt_passes.fold_batchnorm:FoldBatchnorm",
+    "scale-width": "lmopt_passes.scale_width:ScaleWidth",
+    "insert-pool": "lmopt_passes.insert_pool:InsertPool",
+    "prune": "lmopt_passes.prune:Prune",
+    "finetune": "lmopt_passes.finetune:Finetune",
+    "to-float16": "lmopt_passes.to_float16:ToFloat16",
+    "quantize-int8": "lmopt_passes.quantize_int8:QuantizeInt8",
+    "quantize-uint8": "lmopt_passes.quantize_uint8:QuantizeUint8",
+    "qat": "lmopt_passes.qat:Qat",
+}

@@ -1,0 +1,1 @@
+"""The built-in targets: every TOML file in this package is one."""
