@@ -238,7 +238,7 @@ class Pass(ABC):
 
     Class attributes:
         name: kebab-case, verb first.
-        needs: Services it cannot work without.
+        needs: Services it cannot work without whatever its options are (see `required`).
         preserves: VALUES passes are checked by `--verify-each` to `tolerance`.
         tolerance: Largest allowed difference, relative to the output's largest magnitude.
     """
@@ -247,6 +247,10 @@ class Pass(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     preserves: ClassVar[Preserves] = Preserves.NOTHING
     tolerance: ClassVar[float] = 1e-4
+
+    def required(self) -> frozenset[Need]:
+        """Returns the services this pass needs with its present options."""
+        return self.needs
 
     @abstractmethod
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
