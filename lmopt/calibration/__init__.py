@@ -1,1 +1,1 @@
-
+"""Activation statistics of a graph on faces."""

@@ -76,15 +76,18 @@ class Edit:
             shapes = op.params(operands)
         except GraphError as error:
             raise GraphError(error.what, where=f"%{name}", hint=error.hint) from error
-        given = {k: w if isinstance(w, Weight) else Weight.of(w) for k, w in (weights or {}).items()}
-        full = {k: given.pop(k, None) or Weight(TensorType(DType.F32, s)) for k, s in shapes.items()}
+        given = {
+            key: weight if isinstance(weight, Weight) else Weight.of(weight)
+            for key, weight in (weights or {}).items()
+        }
+        unset = {key: Weight(TensorType(DType.F32, shape)) for key, shape in shapes.items()}
         return self.put(
             Node(
                 name,
                 op,
                 inputs,
                 results if type is None else (type,),
-                {**full, **given},
+                {**unset, **given},
                 loc or Loc(name),
             )
         )
@@ -132,7 +135,7 @@ class Edit:
         self._nodes[name] = replace(node, loc=node.loc.via(pass_name))
 
     def rewire(self, old: Value, new: Value, *, only: Iterable[str] | None = None) -> None:
-        """Makes users (all, or those named in `only`) and, with all, outputs take `new` for `old`."""
+        """Makes users of `old` (all and the outputs, or those named in `only`) take `new`."""
         names = None if only is None else set(only)
         for node in list(self._nodes.values()):
             if old in node.inputs and (names is None or node.name in names):
@@ -192,12 +195,13 @@ class Edit:
         except GraphError as error:
             raise GraphError(error.what, where=f"%{node.name}", hint=error.hint) from error
         except KeyError as error:
-            raise GraphError(f"operand {error.args[0]} does not exist", where=f"%{node.name}") from error
+            raise GraphError(
+                f"operand {error.args[0]} does not exist", where=f"%{node.name}"
+            ) from error
+        given = (*node.results, *[None] * (len(inferred) - len(node.results)))
         results = tuple(
-            new if old is None or (old.dtype is DType.F32 and old.quant is None) else old.with_shape(new.shape)
-            for old, new in zip(
-                (*node.results, *[None] * (len(inferred) - len(node.results))), inferred, strict=True
-            )
+            new if old is None or old.dtype is DType.F32 else old.with_shape(new.shape)
+            for old, new in zip(given, inferred, strict=True)
         )
         return node if results == node.results else replace(node, results=results)
 

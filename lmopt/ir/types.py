@@ -41,7 +41,7 @@ class DType(StrEnum):
     @property
     def bounds(self) -> tuple[int, int]:
         """Returns the least and greatest integer the type holds (integers only)."""
-        info = np.iinfo(_NUMPY[self])
+        info = np.iinfo(self.numpy)  # type: ignore[type-var]
         return int(info.min), int(info.max)
 
 
@@ -87,8 +87,8 @@ class Quant:
         """Returns quantization with one scale for the whole tensor."""
         return cls((scale,), (zero_point,))
 
-    def _shaped(self, values: Sequence[float | int], rank: int, dtype: type) -> NDArray[np.generic]:
-        array = np.asarray(values, dtype)
+    def _broadcast(self, values: Sequence[float], rank: int) -> NDArray[np.float64]:
+        array = np.asarray(values, np.float64)
         if self.axis is None:
             return array.reshape(())
         shape = [1] * rank
@@ -98,15 +98,15 @@ class Quant:
     def quantize(self, real: NDArray[np.floating], dtype: DType) -> NDArray[np.generic]:
         """Returns `real` on this grid: rounded half to even in float64, saturated to `dtype`."""
         low, high = dtype.bounds
-        scale = self._shaped(self.scale, real.ndim, np.float64)
-        zero = self._shaped(self.zero_point, real.ndim, np.float64)
+        scale = self._broadcast(self.scale, real.ndim)
+        zero = self._broadcast(self.zero_point, real.ndim)
         stored = np.rint(np.asarray(real, np.float64) / scale) + zero
         return np.clip(stored, low, high).astype(dtype.numpy)
 
     def dequantize(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
         """Returns the float32 values that `stored` means."""
-        scale = self._shaped(self.scale, stored.ndim, np.float32)
-        zero = self._shaped(self.zero_point, stored.ndim, np.int64)
+        scale = self._broadcast(self.scale, stored.ndim).astype(np.float32)
+        zero = self._broadcast(self.zero_point, stored.ndim).astype(np.int64)
         return np.asarray((stored.astype(np.int64) - zero).astype(np.float32) * scale, np.float32)
 
 

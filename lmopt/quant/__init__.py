@@ -1,1 +1,1 @@
-
+"""The numerics of quantization: ranges, grids and graphs on grids."""

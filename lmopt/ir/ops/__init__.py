@@ -62,4 +62,33 @@ OPS: Mapping[str, type[Op]] = {
     )
 }
 
-__all__ = ["OPS", "Activation", "Op", "Padding", *sorted(cls.__name__ for cls in OPS.values())]
+__all__ = [
+    "Activation",
+    "Add",
+    "AvgPool2D",
+    "BatchNorm",
+    "Concat",
+    "Constant",
+    "Conv2D",
+    "Dense",
+    "DepthwiseConv2D",
+    "Dequantize",
+    "HardSwish",
+    "Input",
+    "LeakyRelu",
+    "MaxPool2D",
+    "Mean",
+    "Mul",
+    "OPS",
+    "Op",
+    "PRelu",
+    "Pad",
+    "Padding",
+    "Quantize",
+    "Relu",
+    "Relu6",
+    "Reshape",
+    "Sigmoid",
+    "Sub",
+    "Tanh",
+]

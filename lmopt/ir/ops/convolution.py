@@ -42,11 +42,10 @@ class Conv2D(Op):
         channels = image_dims(self, inputs[0])[2]
         if channels % self.groups or self.filters % self.groups:
             raise GraphError(
-                f"conv2d with {self.groups} groups cannot take {channels} channels to {self.filters}"
+                f"conv2d with {self.groups} groups cannot take {channels} channels "
+                f"to {self.filters}"
             )
-        out = window_shape(
-            self, inputs[0], self.kernel, self.stride, self.dilation, self.padding
-        )
+        out = window_shape(self, inputs[0], self.kernel, self.stride, self.dilation, self.padding)
         return (float_result(inputs[0], (inputs[0].shape[0], *out, self.filters)),)
 
     def params(self, inputs: Sequence[TensorType]) -> Mapping[str, tuple[int, ...]]:
@@ -83,17 +82,13 @@ class DepthwiseConv2D(Op):
     def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
         self.check_arity(inputs)
         channels = image_dims(self, inputs[0])[2]
-        out = window_shape(
-            self, inputs[0], self.kernel, self.stride, self.dilation, self.padding
-        )
+        out = window_shape(self, inputs[0], self.kernel, self.stride, self.dilation, self.padding)
         shape = (inputs[0].shape[0], *out, channels * self.multiplier)
         return (float_result(inputs[0], shape),)
 
     def params(self, inputs: Sequence[TensorType]) -> Mapping[str, tuple[int, ...]]:
         channels = image_dims(self, inputs[0])[2]
-        shapes: dict[str, tuple[int, ...]] = {
-            "kernel": (*self.kernel, channels, self.multiplier)
-        }
+        shapes: dict[str, tuple[int, ...]] = {"kernel": (*self.kernel, channels, self.multiplier)}
         if self.use_bias:
             shapes["bias"] = (channels * self.multiplier,)
         return shapes
@@ -132,5 +127,7 @@ class Dense(Op):
 
     def _features(self, tensor: TensorType) -> int:
         if tensor.rank < 2 or tensor.shape[-1] is None:
-            raise GraphError(f"dense wants [batch, ..., features] with known features, got {tensor}")
+            raise GraphError(
+                f"dense wants [batch, ..., features] with known features, got {tensor}"
+            )
         return tensor.shape[-1]

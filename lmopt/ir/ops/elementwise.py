@@ -130,9 +130,7 @@ def _channels(op: Op, tensor: TensorType) -> int:
 def broadcast(op: Op, left: Shape, right: Shape) -> Shape:
     """Returns the NumPy-broadcast shape; an unknown batch broadcasts with itself and with 1."""
     rank = max(len(left), len(right))
-    pairs = zip(
-        (1,) * (rank - len(left)) + left, (1,) * (rank - len(right)) + right, strict=True
-    )
+    pairs = zip((1,) * (rank - len(left)) + left, (1,) * (rank - len(right)) + right, strict=True)
     shape: list[int | None] = []
     for a, b in pairs:
         if a == b or b == 1:

@@ -1,0 +1,98 @@
+"""Activation statistics of a float graph on faces, from the very file the runtime would run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.codegen.tflite import emit
+from lmopt.data.crop import cut_all
+from lmopt.data.dataset import Dataset
+from lmopt.detector.contract import Contract
+from lmopt.errors import PassError
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.types import DType, ValueRange
+from lmopt.pipeline.base import Observer
+from lmopt.quant.ranges import OBSERVERS, ActivationSample
+from lmopt.runtime.runner import Runner
+
+_BATCH = 8
+
+
+class FaceCalibrator:
+    """Observes activations on training faces; implements `lmopt.pipeline.base.Calibrator`.
+
+    Attributes:
+        digest: Covers faces and contract.
+    """
+
+    def __init__(self, faces: Dataset, contract: Contract, *, threads: int = 2) -> None:
+        """Keeps the training faces.
+
+        Args:
+            faces: Faces to draw from; test faces must not be among them.
+            contract: How faces are cut and fed.
+            threads: Threads of the runtime.
+        """
+        self._faces = faces
+        self._contract = contract
+        self._threads = threads
+        self._cut: dict[int, NDArray[np.uint8]] = {}
+        self.digest = hashlib.blake2b(
+            f"{faces.digest}/{contract!r}".encode(), digest_size=16
+        ).hexdigest()
+
+    def ranges(
+        self,
+        graph: Graph,
+        values: Sequence[Value],
+        observer: Observer,
+        *,
+        faces: int,
+        storage: DType,
+    ) -> Mapping[Value, ValueRange]:
+        """Returns the range `observer` chooses for each value.
+
+        The input keeps the exact range that the contract's normalisation gives bytes.
+
+        Raises:
+            PassError: There are no faces, or a value is not finite.
+        """
+        pixels = self._pixels(faces)
+        inputs = {node.value for node in graph.inputs}
+        watched = [value for value in values if value not in inputs]
+        edit = graph.edit()
+        for position, value in enumerate(watched):
+            edit.output(f"observed_{position}", value)
+        samples = [ActivationSample() for _ in watched]
+        rng = np.random.default_rng(0)
+        source = graph.inputs[0].name
+        with Runner(emit(edit.done()), threads=self._threads) as runner:
+            for start in range(0, len(pixels), _BATCH):
+                batch = self._contract.normalize(pixels[start : start + _BATCH])
+                results = runner.run({source: batch})
+                for position, sample in enumerate(samples):
+                    sample.add(results[f"observed_{position}"], rng)
+        choose = OBSERVERS[observer]
+        found = {v: choose(s, storage) for v, s in zip(watched, samples, strict=True)}
+        return {**found, **dict.fromkeys(inputs, self._input_range())}
+
+    def _input_range(self) -> ValueRange:
+        ends = self._contract.normalize(
+            np.array([[0] * self._contract.channels, [255] * self._contract.channels], np.uint8)
+        )
+        return ValueRange(float(ends.min()), float(ends.max()))
+
+    def _pixels(self, count: int) -> NDArray[np.uint8]:
+        if count < 1:
+            raise PassError(f"{count} calibration faces; wanted at least 1", hint="set faces=200")
+        if count not in self._cut:
+            order = np.random.default_rng(0).permutation(len(self._faces.faces))[:count]
+            if not len(order):
+                raise PassError("there are no training faces to calibrate on")
+            chosen = self._faces.take(sorted(order.tolist()))
+            self._cut[count] = cut_all(chosen, self._contract).pixels
+        return self._cut[count]

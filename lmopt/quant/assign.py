@@ -1,0 +1,254 @@
+"""A float graph put on integer grids: which values share one, and every weight with its scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.errors import PassError
+from lmopt.ir.edit import Edit
+from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.ops import Concat, Constant, Dequantize, Input, Quantize
+from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
+from lmopt.pipeline.base import QuantScheme
+from lmopt.quant.grid import activation_grid, asymmetric_kernel, integer_bias, symmetric_kernel
+
+EdgeType = Literal["float32", "uint8", "int8"]
+_EDGE: Mapping[EdgeType, DType] = {"float32": DType.F32, "uint8": DType.U8, "int8": DType.I8}
+
+FIXED_RANGES: Mapping[str, ValueRange] = {
+    "sigmoid": ValueRange(0.0, 255 / 256),
+    "tanh": ValueRange(-1.0, 127 / 128),
+}
+"""Results whose grid the runtime's kernels prescribe (TensorFlow Lite quantization spec)."""
+
+KERNEL_AXIS: Mapping[str, int] = {"conv2d": 3, "depthwise_conv2d": 2, "dense": 1}
+"""The output-channel dimension of each kernel."""
+
+
+def check_quantizable(graph: Graph) -> None:
+    """Raises PassError unless every node of a float graph has an integer form."""
+    for node in graph.nodes:
+        if node.op.kind == "batch_norm":
+            raise PassError(
+                "batch normalization has no 8-bit form",
+                where=f"%{node.name}",
+                hint="put fold-batchnorm before this pass",
+            )
+        if any(tensor.dtype is not DType.F32 for tensor in node.results):
+            raise PassError(
+                f"the graph is not float32 any more ({node.results[0]})",
+                where=f"%{node.name}",
+                hint="quantize once, from the float32 graph",
+            )
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """Which value's grid each value of a float graph is on.
+
+    Attributes:
+        owner: For every value, the value whose range decides its grid (often itself).
+        separated: Operand slots (node, position) that need a requantization of their own.
+    """
+
+    owner: Mapping[Value, Value]
+    separated: frozenset[tuple[str, int]]
+
+    @property
+    def owners(self) -> tuple[Value, ...]:
+        """Returns the values whose ranges must be known, in graph order."""
+        return tuple(dict.fromkeys(self.owner.values()))
+
+
+def plan_grids(graph: Graph) -> GridPlan:
+    """Returns the sharing of grids that TFLite's kernels require.
+
+    Pools, reshapes and padding stay on their operand's grid. A concat decides one grid for itself
+    and those operands that nothing else reads; any other operand keeps its own grid and is
+    requantized on the way in.
+    """
+    owner: dict[Value, Value] = {}
+    separated: set[tuple[str, int]] = set()
+    for node in graph.nodes:
+        result = node.value
+        owner[result] = result
+        if isinstance(node.op, Concat):
+            for position, operand in enumerate(node.inputs):
+                if _only_feeds(graph, operand, owner):
+                    old = owner[operand]
+                    owner.update({v: result for v, o in owner.items() if o == old})
+                else:
+                    separated.add((node.name, position))
+        elif node.op.keeps_grid:
+            owner[result] = owner[node.inputs[0]]
+    return GridPlan(owner, frozenset(separated))
+
+
+def _only_feeds(graph: Graph, value: Value, owner: Mapping[Value, Value]) -> bool:
+    """Returns whether a value, back to the owner of its grid, has no other reader."""
+    while True:
+        node = graph.producer(value)
+        if len(graph.users(value)) != 1 or graph.is_output(value):
+            return False
+        if isinstance(node.op, Input | Constant) or node.op.kind in FIXED_RANGES:
+            return False
+        if owner[value] == value:
+            return True
+        value = node.inputs[0]
+
+
+def quantize_graph(
+    graph: Graph,
+    ranges: Mapping[Value, ValueRange],
+    scheme: QuantScheme,
+    *,
+    input_type: EdgeType = "float32",
+    output_type: EdgeType = "float32",
+) -> Graph:
+    """Returns a full-integer graph: every value on a grid, every weight stored.
+
+    Args:
+        graph: Float32, batch norms folded.
+        ranges: A range per owner of `plan_grids(graph)`.
+        scheme: Storage type and kernel granularity.
+        input_type: Element type of the inputs; conversion nodes are put in where it is not storage.
+        output_type: Element type of the outputs, likewise.
+
+    Raises:
+        PassError: A node has no integer form, or a range is missing.
+    """
+    check_quantizable(graph)
+    plan = plan_grids(graph)
+    grids = {value: _grid(graph, value, ranges, scheme) for value in plan.owners}
+    edit = graph.edit()
+    for node in graph.nodes:
+        grid = grids[plan.owner[node.value]]
+        if isinstance(node.op, Constant):
+            stored = _constant(node, grid, scheme)
+            edit.set_weights(node.name, value=stored)
+            edit.set_type(node.value, stored.type)
+            continue
+        edit.set_type(node.value, TensorType(scheme.storage, node.results[0].shape, grid))
+        weights = _weights(node, [grids[plan.owner[v]] for v in node.inputs], scheme)
+        edit.set_weights(node.name, **weights)
+        for position, value in enumerate(node.inputs):
+            if (node.name, position) in plan.separated:
+                _requantize(
+                    edit,
+                    graph,
+                    node,
+                    position,
+                    value,
+                    TensorType(scheme.storage, graph.type(value).shape, grid),
+                )
+    for source in graph.inputs:
+        _convert_input(edit, source, _EDGE[input_type])
+    for name, value in graph.outputs:
+        _convert_output(edit, name, value, _EDGE[output_type])
+    return edit.done()
+
+
+def _grid(
+    graph: Graph, value: Value, ranges: Mapping[Value, ValueRange], scheme: QuantScheme
+) -> Quant:
+    node = graph.producer(value)
+    if node.op.kind in FIXED_RANGES:
+        fixed = FIXED_RANGES[node.op.kind]
+        scale = 2.0 ** round(np.log2(fixed.high - fixed.low + 2.0**-7)) / 256
+        least, _ = scheme.storage.bounds
+        return Quant.per_tensor(scale, round(least - fixed.low / scale))
+    if isinstance(node.op, Constant):
+        real = node.weight("value").real()
+        return activation_grid(ValueRange(float(real.min()), float(real.max())), scheme.storage)
+    if value not in ranges:
+        raise PassError(f"no calibrated range for {value}", where=graph.name)
+    return activation_grid(ranges[value], scheme.storage)
+
+
+def _constant(node: Node, grid: Quant, scheme: QuantScheme) -> Weight:
+    return Weight.of(grid.quantize(node.weight("value").real(), scheme.storage), grid)
+
+
+def _weights(node: Node, operands: Sequence[Quant], scheme: QuantScheme) -> dict[str, Weight]:
+    stored: dict[str, Weight] = {}
+    if "alpha" in node.weights:
+        alpha = node.weight("alpha").real()
+        signed = scheme.storage is DType.I8
+        stored["alpha"] = symmetric_kernel(alpha, None) if signed else asymmetric_kernel(alpha)
+    if "kernel" not in node.weights:
+        return stored
+    kernel = node.weight("kernel").real()
+    axis = KERNEL_AXIS[node.op.kind]
+    if node.op.kind == "depthwise_conv2d" and kernel.shape[3] > 1:
+        axis = -1
+    bias = node.weight("bias").real() if "bias" in node.weights else None
+    floor = _scale_floor(bias, operands[0])
+    if scheme.per_channel and axis >= 0:
+        per_slice = np.zeros(kernel.shape[axis]) if floor is None else floor
+        stored["kernel"] = symmetric_kernel(kernel, axis, floor=per_slice)
+    else:
+        least = 0.0 if floor is None else float(floor.max())
+        signed = scheme.storage is DType.I8
+        stored["kernel"] = (
+            symmetric_kernel(kernel, None, floor=least)
+            if signed
+            else asymmetric_kernel(kernel, floor=least)
+        )
+    grid = stored["kernel"].type.quant
+    if bias is not None and grid is not None:
+        stored["bias"] = integer_bias(bias, operands[0], grid)
+    return stored
+
+
+def _scale_floor(bias: NDArray[np.float32] | None, operand: Quant) -> NDArray[np.float64] | None:
+    """Returns the kernel scales below which a bias would not fit into 31 bits."""
+    if bias is None:
+        return None
+    return np.abs(bias.astype(np.float64)) / (operand.scale[0] * 2.0**30)
+
+
+def _requantize(
+    edit: Edit, graph: Graph, node: Node, position: int, value: Value, type: TensorType
+) -> None:
+    name = edit.fresh(f"{node.name}_operand{position}")
+    edit.put(Node(name, Quantize(), (value,), (type,), loc=node.loc))
+    inputs = list(edit.node(node.name).inputs)
+    inputs[position] = Value(name)
+    edit.set_inputs(node.name, *inputs)
+
+
+def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:
+    """Makes an input arrive as `wanted`, with a quantize behind it where storage differs."""
+    stored = edit.node(source.name).results[0]
+    if wanted is stored.dtype:
+        return
+    name = edit.fresh(f"{source.name}_stored")
+    edit.put(Node(name, Quantize(), (), (stored,), loc=source.loc))
+    edit.rewire(source.value, Value(name))
+    edit.set_inputs(name, source.value)
+    edit.set_type(source.value, _edge_type(stored, wanted))
+
+
+def _convert_output(edit: Edit, name: str, value: Value, wanted: DType) -> None:
+    """Makes an output leave as `wanted`, through a dequantize or quantize where storage differs."""
+    stored = edit.node(value.node).results[0]
+    if wanted is stored.dtype:
+        return
+    op = Dequantize() if wanted is DType.F32 else Quantize()
+    node = Node(edit.fresh(f"{value.node}_{wanted}"), op, (value,), (_edge_type(stored, wanted),))
+    edit.output(name, edit.put(node))
+
+
+def _edge_type(stored: TensorType, wanted: DType) -> TensorType:
+    """Returns the type at the border that means the same values as `stored`."""
+    if wanted is DType.F32:
+        return TensorType(DType.F32, stored.shape)
+    grid = stored.quant
+    assert grid is not None
+    shift = wanted.bounds[0] - stored.dtype.bounds[0]
+    return TensorType(wanted, stored.shape, replace(grid, zero_point=(grid.zero_point[0] + shift,)))

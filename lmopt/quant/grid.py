@@ -1,0 +1,72 @@
+"""From ranges and kernels to scales and zero points: the one grid of calibration, QAT and files."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.ir.types import DType, Quant, ValueRange, Weight
+
+STEPS = 255
+"""Steps between the least and the greatest of 256 stored values."""
+
+
+def activation_grid(value_range: ValueRange, storage: DType) -> Quant:
+    """Returns the asymmetric 8-bit grid of a range, widened so that 0 is exactly on it.
+
+    Source: TensorFlow Lite 8-bit quantization specification (zero must be representable).
+    """
+    low, high = min(value_range.low, 0.0), max(value_range.high, 0.0)
+    least, greatest = storage.bounds
+    scale = float(np.float32((high - low) / STEPS))
+    if scale < np.finfo(np.float32).tiny:
+        return Quant.per_tensor(1.0 / STEPS, least if high >= -low else greatest)
+    zero_point = int(np.clip(round(least - low / scale), least, greatest))
+    return Quant.per_tensor(scale, zero_point)
+
+
+def range_of(grid: Quant, storage: DType) -> ValueRange:
+    """Returns the real values that the least and greatest stored values of a grid mean."""
+    least, greatest = storage.bounds
+    scale, zero = grid.scale[0], grid.zero_point[0]
+    return ValueRange(scale * (least - zero), scale * (greatest - zero))
+
+
+def symmetric_kernel(
+    kernel: NDArray[np.float32], axis: int | None, *, floor: NDArray[np.float64] | float = 0.0
+) -> Weight:
+    """Returns an int8 kernel in [-127, 127] with zero points 0, one scale per slice of `axis`.
+
+    Args:
+        kernel: Real values.
+        axis: The output-channel dimension, or None for one scale.
+        floor: Least scale per slice, so that a bias in int32 still fits.
+    """
+    others = tuple(k for k in range(kernel.ndim) if axis is None or k != axis)
+    peak = np.abs(kernel.astype(np.float64)).max(axis=others)
+    scale = np.maximum(np.atleast_1d(peak) / 127.0, floor)
+    scale = np.where(scale < np.finfo(np.float32).tiny, 1.0 / 127.0, scale)
+    grid = Quant(tuple(scale.tolist()), (0,) * scale.size, axis)
+    stored = np.maximum(grid.quantize(kernel, DType.I8), -127).astype(np.int8)
+    return Weight.of(stored, grid)
+
+
+def asymmetric_kernel(kernel: NDArray[np.float32], *, floor: float = 0.0) -> Weight:
+    """Returns a uint8 kernel in [1, 255] with one scale and zero point.
+
+    The stored value 0 stays unused, as in TFLite's own uint8 training: older Arm kernels rely on
+    it. Source: `narrow_range` in Jacob et al., CVPR 2018, section 3.1.
+    """
+    low, high = min(float(kernel.min()), 0.0), max(float(kernel.max()), 0.0)
+    scale = float(np.float32(max((high - low) / (STEPS - 1), floor)))
+    if scale < np.finfo(np.float32).tiny:
+        scale = 1.0 / STEPS
+    grid = Quant.per_tensor(scale, int(np.clip(round(1 - low / scale), 1, 255)))
+    return Weight.of(np.maximum(grid.quantize(kernel, DType.U8), 1).astype(np.uint8), grid)
+
+
+def integer_bias(bias: NDArray[np.float32], operand: Quant, kernel: Quant) -> Weight:
+    """Returns an int32 bias on the grid operand scale times kernel scale."""
+    scale = tuple(float(np.float32(operand.scale[0]) * np.float32(s)) for s in kernel.scale)
+    grid = Quant(scale, (0,) * len(scale), None if kernel.axis is None else 0)
+    return Weight.of(grid.quantize(bias, DType.I32), grid)

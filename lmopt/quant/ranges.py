@@ -1,0 +1,87 @@
+"""Range observers: which interval of a tensor's values eight bits should represent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.errors import GraphError
+from lmopt.ir.types import DType, ValueRange
+from lmopt.quant.grid import activation_grid
+
+PERCENTILE = 99.99
+"""Share of values (in percent) the percentile observer keeps, half of the rest cut at each end."""
+
+
+class ActivationSample:
+    """Running extremes of a tensor and an even sample of its values.
+
+    Attributes:
+        low, high: Exact extremes over everything seen.
+    """
+
+    def __init__(self, per_item: int = 2048) -> None:
+        self.low = np.inf
+        self.high = -np.inf
+        self._per_item = per_item
+        self._kept: list[NDArray[np.float32]] = []
+
+    def add(self, values: NDArray[np.floating], rng: np.random.Generator) -> None:
+        """Takes in the values of some items (first dimension: items)."""
+        flat = np.asarray(values, np.float32).reshape(len(values), -1)
+        if not np.isfinite(flat).all():
+            raise GraphError("an activation is not finite; the float model is broken")
+        self.low = min(self.low, float(flat.min()))
+        self.high = max(self.high, float(flat.max()))
+        stride = -(-flat.shape[1] // self._per_item)
+        self._kept += [row[int(rng.integers(stride)) :: stride].copy() for row in flat]
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """Returns the sampled values, 1-D."""
+        return np.concatenate(self._kept)
+
+
+def min_max(sample: ActivationSample, storage: DType) -> ValueRange:
+    """Returns the exact extremes."""
+    return ValueRange(sample.low, sample.high)
+
+
+def percentile(sample: ActivationSample, storage: DType) -> ValueRange:
+    """Returns the central `PERCENTILE` of the values."""
+    tail = (100.0 - PERCENTILE) / 2.0
+    low, high = np.percentile(sample.values, [tail, 100.0 - tail])
+    return ValueRange(float(low), float(high))
+
+
+def mean_squared_error(sample: ActivationSample, storage: DType) -> ValueRange:
+    """Returns the range whose 8-bit grid has the least mean squared error on the sample.
+
+    Both ends shrink together first, then each end alone, over a fixed ladder of factors.
+    """
+    values = sample.values.astype(np.float64)
+    ladder = np.linspace(1.0, 0.4, 31)
+    low, high = min(sample.low, 0.0), max(sample.high, 0.0)
+    both = min(ladder, key=lambda f: _squared_error(values, low * f, high * f, storage))
+    low, high = low * both, high * both
+    for _ in range(2):
+        low *= min(ladder[:16], key=lambda f: _squared_error(values, low * f, high, storage))
+        high *= min(ladder[:16], key=lambda f: _squared_error(values, low, high * f, storage))
+    return ValueRange(float(low), float(high))
+
+
+def _squared_error(values: NDArray[np.float64], low: float, high: float, storage: DType) -> float:
+    grid = activation_grid(ValueRange(low, high), storage)
+    least, greatest = storage.bounds
+    zero, scale = grid.zero_point[0], grid.scale[0]
+    stored = np.clip(np.rint(values / scale) + zero, least, greatest)
+    return float(np.mean(((stored - zero) * scale - values) ** 2))
+
+
+OBSERVERS: Mapping[str, Callable[[ActivationSample, DType], ValueRange]] = {
+    "min-max": min_max,
+    "percentile": percentile,
+    "mse": mean_squared_error,
+}

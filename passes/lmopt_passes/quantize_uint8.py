@@ -1,0 +1,35 @@
+"""quantize-uint8: post-training quantization to asymmetric uint8 storage, kernels per tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmopt.ir.graph import Graph
+from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
+from lmopt.quant.assign import EdgeType
+from lmopt_passes.quantize_int8 import UINT8, post_training
+
+
+@dataclass(frozen=True)
+class QuantizeUint8(Pass):
+    """Puts a folded float graph on uint8 grids, the storage MediaTek's APU runs natively.
+
+    Attributes:
+        observer: How an activation's range is chosen: min-max, percentile or mse.
+        faces: Calibration faces drawn from the training split.
+        input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
+        output: Element type of the outputs.
+
+    Source: NNAPI 1.0-1.2 TENSOR_QUANT8_ASYMM; MediaTek MDLA 1.5 model design guide.
+    """
+
+    name: ClassVar[str] = "quantize-uint8"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR})
+    observer: Observer = "mse"
+    faces: int = 200
+    input: EdgeType = "uint8"
+    output: EdgeType = "float32"
+
+    def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        return post_training(graph, ctx, UINT8, self.observer, self.faces, self.input, self.output)
