@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -76,3 +78,9 @@ class SearchError(LmoptError):
 
     exit_code = 7
     branch = "search"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Returns a hint that names the known word closest to `word`, or None when none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else None

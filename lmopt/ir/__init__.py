@@ -5,5 +5,14 @@ from lmopt.ir.graph import Graph, Loc, Node, Value
 from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 
 __all__ = [
-    "DType", "Edit", "Graph", "Loc", "Node", "Quant", "TensorType", "Value", "ValueRange", "Weight",
+    "DType",
+    "Edit",
+    "Graph",
+    "Loc",
+    "Node",
+    "Quant",
+    "TensorType",
+    "Value",
+    "ValueRange",
+    "Weight",
 ]

@@ -27,7 +27,7 @@ class Op(ABC):
 
     @abstractmethod
     def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        """Returns the result types for operand types, in float or, for ops that keep the grid, as given.
+        """Returns the result types: float32, or the operand's grid for ops that keep it.
 
         Raises:
             GraphError: The operands do not fit.

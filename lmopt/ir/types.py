@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -189,7 +188,7 @@ class Weight:
     @classmethod
     def of(cls, array: NDArray[np.generic], quant: Quant | None = None) -> Weight:
         """Returns a weight holding `array`, its type read from the array."""
-        contiguous = np.ascontiguousarray(array)
+        contiguous = np.asarray(array, order="C")
         dtype = _BY_NUMPY.get(contiguous.dtype)
         if dtype is None:
             raise GraphError(f"no IR element type for NumPy's {contiguous.dtype}")

@@ -53,12 +53,14 @@ def _verify_node(node: Node, operands: tuple[TensorType, ...]) -> None:
         )
     if set(node.weights) != set(shapes):
         raise GraphError(
-            f"weights {sorted(node.weights)} where {node.op.kind} wants {sorted(shapes)}", where=where
+            f"weights {sorted(node.weights)} where {node.op.kind} wants {sorted(shapes)}",
+            where=where,
         )
     for key, shape in shapes.items():
         if node.weights[key].type.shape != shape:
             raise GraphError(
-                f"weight '{key}' is {node.weights[key].type}, wanted shape {list(shape)}", where=where
+                f"weight '{key}' is {node.weights[key].type}, wanted shape {list(shape)}",
+                where=where,
             )
     _verify_grids(node, operands)
 
