@@ -1,0 +1,129 @@
+"""The detectors that come with lmopt, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from lmopt.detector.contract import Contract, CropRule
+from lmopt.detector.detector import Detector
+from lmopt.detector.scheme import IBUG_68
+from lmopt.errors import UsageError
+from lmopt.ir.graph import Graph
+from lmopt.zoo import pfld, pooled
+from lmopt.zoo.archive import Arrays, read_archive, with_weights
+
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT_WEIGHTS = "synthetic"
+NO_WEIGHTS = "none"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A zoo detector.
+
+    Attributes:
+        title: For people.
+        build: Returns the uninitialised graph; None where there is no folded form.
+        folded: Returns the graph without batch norms, or None.
+        contract: What it eats and gives.
+    """
+
+    title: str
+    build: Callable[[], Graph]
+    contract: Contract
+    folded: Callable[[], Graph] | None = None
+
+
+def _contract(size: int, channels: int) -> Contract:
+    return Contract(
+        height=size,
+        width=size,
+        color="gray" if channels == 1 else "rgb",
+        mean=(0.0,) * channels,
+        std=(255.0,) * channels,
+        crop=CropRule("landmarks", 1.25, True),
+        output="landmarks",
+        order="xyxy",
+        unit="unit",
+        scheme=IBUG_68,
+    )
+
+
+def _pfld(name: str, title: str, widths: pfld.PfldWidths) -> Entry:
+    return Entry(
+        title,
+        partial(pfld.build, name, widths),
+        _contract(pfld.SIZE, 3),
+        partial(pfld.build, name, widths, folded=True),
+    )
+
+
+def _pooled(name: str, title: str, pools: int) -> Entry:
+    return Entry(title, partial(pooled.build, name, pools), _contract(pooled.SIZE, 1))
+
+
+DETECTORS: Mapping[str, Entry] = {
+    "pfld-1.0": _pfld("pfld-1.0", "PFLD, full width, 112x112 RGB", pfld.FULL),
+    "pfld-0.25": _pfld("pfld-0.25", "PFLD, bottlenecks x0.25, 112x112 RGB", pfld.QUARTER),
+    "basic": _pooled("basic", "three convolutions, three max-poolings, 96x96 gray", 3),
+    "two-pool": _pooled("two-pool", "three convolutions, two max-poolings, 96x96 gray", 2),
+    "one-pool": _pooled("one-pool", "three convolutions, one max-pooling, 96x96 gray", 1),
+}
+
+
+def shipped_weights(name: str) -> tuple[str, ...]:
+    """Returns the names of the weights that come with a detector."""
+    found = (path.name for path in WEIGHTS.glob(f"{name}@*.npz"))
+    return tuple(sorted(file.removeprefix(f"{name}@").removesuffix(".npz") for file in found))
+
+
+def load(spec: str) -> Detector:
+    """Returns a zoo detector for `NAME` or `NAME@WEIGHTS`.
+
+    `NAME` alone takes the synthetic weights where they are shipped, else none; `NAME@none` takes
+    none on purpose. Without weights the detector is uninitialised and knows its train command.
+
+    Raises:
+        UsageError: Unknown detector or weights, with what there is.
+        InputError: The weights do not fit the detector.
+    """
+    name, at, wanted = spec.partition("@")
+    if name not in DETECTORS:
+        raise UsageError(
+            f"unknown detector '{name}'", hint=_suggest(name, tuple(DETECTORS), "detectors")
+        )
+    entry, shipped = DETECTORS[name], shipped_weights(name)
+    train = f"lmopt train {name} --data PATH"
+    if not at and DEFAULT_WEIGHTS in shipped:
+        wanted = DEFAULT_WEIGHTS
+    elif not at or wanted == NO_WEIGHTS:
+        return Detector(spec, entry.build(), entry.contract, train)
+    if wanted not in shipped:
+        choices = (*shipped, NO_WEIGHTS)
+        raise UsageError(
+            f"no weights '{wanted}' for detector '{name}'",
+            hint=f"{_suggest(wanted, choices, 'weights')}; or train it: {train}",
+        )
+    path = WEIGHTS / f"{name}@{wanted}.npz"
+    arrays = read_archive(path)
+    graph = with_weights(_form(entry, arrays), arrays, path.name)
+    return Detector(f"{name}@{wanted}", graph, entry.contract, train)
+
+
+def _form(entry: Entry, arrays: Arrays) -> Graph:
+    graph = entry.build()
+    if entry.folded is None or all(
+        f"{n.name}/{k}" in arrays for n in graph.nodes for k in n.weights
+    ):
+        return graph
+    return entry.folded()
+
+
+def _suggest(name: str, known: Sequence[str], noun: str) -> str:
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    guess = f"did you mean '{close[0]}'? " if close else ""
+    return f"{guess}{noun}: {', '.join(known)}"

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from lmopt import zoo
+from lmopt.errors import InputError, UsageError
+from lmopt.zoo import catalog, pfld
+
+COUNTS = {
+    "pfld-1.0": 1_236_544,
+    "pfld-0.25": 320_608,
+    "basic": 8_326_340,
+    "two-pool": 31_558_340,
+    "one-pool": 136_006_340,
+}
+
+
+@pytest.mark.parametrize("name", zoo.DETECTORS)
+def test_parameter_counts(name: str) -> None:
+    assert zoo.load(f"{name}@none").graph.parameters == COUNTS[name]
+
+
+def test_macs_of_the_full_pfld() -> None:
+    # The thesis gives 273 M.
+    assert round(zoo.load("pfld-1.0@none").graph.macs / 1e6) == 273
+
+
+@pytest.mark.parametrize("name", zoo.DETECTORS)
+def test_contract_fits_the_graph(name: str) -> None:
+    detector = zoo.load(f"{name}@none")
+    contract = detector.require_contract()
+    (image,) = detector.graph.inputs
+    assert image.name == "image"
+    assert image.results[0].shape == (None, contract.height, contract.width, contract.channels)
+    ((output, value),) = detector.graph.outputs
+    assert output == contract.output
+    assert detector.graph.type(value).shape == (None, 2 * contract.scheme.count)
+
+
+def test_pfld_feature_scales() -> None:
+    graph = pfld.build("p", pfld.FULL)
+    assert graph.node("block13_project_bn").results[0].shape == (None, 14, 14, 16)
+    assert graph.node("s2_relu").results[0].shape == (None, 7, 7, 32)
+    assert graph.node("s3").results[0].shape == (None, 1, 1, 128)
+    assert graph.node("features").results[0].shape == (None, 176)
+    adds = [n.name for n in graph.nodes if n.op.kind == "add"]
+    assert adds == [f"block{k}_add" for k in (2, 3, 4, 5, 7, 8, 9, 10, 11, 12)]
+
+
+def test_unknown_detector_is_a_usage_error_with_a_suggestion() -> None:
+    with pytest.raises(UsageError) as caught:
+        zoo.load("pfdl-0.25")
+    assert "unknown detector 'pfdl-0.25'" in str(caught.value)
+    assert "did you mean 'pfld-0.25'" in str(caught.value)
+    assert "one-pool" in str(caught.value)
+
+
+def test_unknown_weights_name_the_train_call() -> None:
+    with pytest.raises(UsageError, match="lmopt train basic"):
+        zoo.load("basic@imagenet")
+
+
+def test_a_detector_without_weights_refuses_and_names_the_train_call() -> None:
+    with pytest.raises(InputError, match=r"lmopt train pfld-1\.0 --data"):
+        zoo.load("pfld-1.0@none").require_weights()
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_shipped_weights_load_in_the_form_they_were_written(
+    folded: bool, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "WEIGHTS", tmp_path)
+    graph = zoo.initialize(pfld.build("pfld-0.25", pfld.QUARTER, folded=folded), 3)
+    zoo.write_archive(graph, tmp_path / "pfld-0.25@synthetic.npz", half=False)
+    detector = zoo.load("pfld-0.25")
+    assert detector.name == "pfld-0.25@synthetic"
+    assert detector.graph.digest() == graph.digest()
+    assert ("stem_bn" in detector.graph) is not folded
+
+
+def test_half_weights_come_back_rounded(tmp_path) -> None:
+    graph = zoo.initialize(pfld.build("p", pfld.QUARTER), 3)
+    zoo.write_archive(graph, tmp_path / "w.npz")
+    back = zoo.with_weights(graph, zoo.read_archive(tmp_path / "w.npz"), "w.npz")
+    kernel = graph.node("stem").weight("kernel").real()
+    np.testing.assert_array_equal(
+        back.node("stem").weight("kernel").real(), kernel.astype(np.float16).astype(np.float32)
+    )
+
+
+def test_weights_of_another_graph_are_refused(tmp_path) -> None:
+    graph = zoo.initialize(pfld.build("p", pfld.QUARTER), 3)
+    zoo.write_archive(graph, tmp_path / "w.npz")
+    arrays = dict(zoo.read_archive(tmp_path / "w.npz"))
+    with pytest.raises(InputError, match="has shape"):
+        zoo.with_weights(pfld.build("p", pfld.FULL), arrays, "w.npz")
+    del arrays["stem/kernel"]
+    with pytest.raises(InputError, match=r"1 missing \(first: stem/kernel\)"):
+        zoo.with_weights(graph, arrays, "w.npz")
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path) -> None:
+    path = tmp_path / "w.npz"
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(InputError, match=r"w\.npz: not a readable weight archive"):
+        zoo.read_archive(path)
+
+
+def test_initial_values_follow_the_seed_and_the_fan() -> None:
+    graph = pfld.build("p", pfld.FULL)
+    one, two = zoo.initialize(graph, 1), zoo.initialize(graph, 2)
+    assert one.is_initialized
+    assert one.digest() == zoo.initialize(graph, 1).digest() != two.digest()
+    kernel = one.node("block7_expand").weight("kernel").real()
+    assert kernel.std() == pytest.approx((2 / 128) ** 0.5, rel=0.02)
+    dense = one.node("landmarks").weight("kernel").real()
+    assert np.abs(dense).max() <= (6 / (176 + 136)) ** 0.5
+    assert one.node("stem_bn").weight("variance").real().tolist() == [1.0] * 64
