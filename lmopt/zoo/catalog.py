@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.detector import Detector
 from lmopt.detector.scheme import IBUG_68
-from lmopt.errors import UsageError
+from lmopt.errors import UsageError, did_you_mean
 from lmopt.ir.graph import Graph
 from lmopt.zoo import pfld, pooled
 from lmopt.zoo.archive import Arrays, read_archive, with_weights
@@ -124,6 +123,5 @@ def _form(entry: Entry, arrays: Arrays) -> Graph:
 
 
 def _suggest(name: str, known: Sequence[str], noun: str) -> str:
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    guess = f"did you mean '{close[0]}'? " if close else ""
-    return f"{guess}{noun}: {', '.join(known)}"
+    guess = did_you_mean(name, known)
+    return f"{f'{guess} ' if guess else ''}{noun}: {', '.join(known)}"

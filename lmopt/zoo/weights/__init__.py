@@ -1,1 +1,1 @@
-
+"""Weights that come in the package; a note beside each file says where it is from."""
