@@ -1,0 +1,128 @@
+"""What became of one pipeline: a candidate with its file, scores and times, or a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+LatencyKind = Literal["measured", "estimated"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A latency that says how it is known.
+
+    Attributes:
+        ms: Median of a measurement, or the estimate.
+        kind: `measured` or `estimated`.
+        where: The machine that was measured, or the target that was estimated.
+        low, high: 95 % interval of the median, or the estimate's error bounds.
+        threads: CPU threads, where they apply.
+    """
+
+    ms: float
+    kind: LatencyKind
+    where: str
+    low: float
+    high: float
+    threads: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A candidate that was made and scored on validation faces, before it is timed.
+
+    Attributes:
+        pipeline: The pipeline text.
+        digest: Digest of the file's bytes.
+        model: Absolute path of the .tflite.
+        size_bytes: Its size.
+        val_nme_percent: NME on the validation faces.
+        parameters, macs: Of the final graph.
+        seconds: Time the pipeline took.
+        notes: What passes had to say.
+    """
+
+    pipeline: str
+    digest: str
+    model: str
+    size_bytes: int
+    val_nme_percent: float
+    parameters: int
+    macs: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate with everything the front needs.
+
+    Attributes:
+        trained: The file and its validation score.
+        latency: On the target: measured where it can be, else estimated.
+        host: Measured on this host.
+        nme_percent: NME on the test faces; only what is reported is ever scored there.
+    """
+
+    trained: Trained
+    latency: Latency
+    host: Latency | None
+    nme_percent: float | None = None
+
+    @property
+    def pipeline(self) -> str:
+        """Returns the pipeline text."""
+        return self.trained.pipeline
+
+    @property
+    def objectives(self) -> tuple[float, float]:
+        """Returns what a front minimises: validation NME in percent and latency in ms."""
+        return (self.trained.val_nme_percent, self.latency.ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a report."""
+        return {
+            "pipeline": self.pipeline,
+            "nme_percent": self.nme_percent,
+            "val_nme_percent": self.trained.val_nme_percent,
+            "latency": self.latency.to_json(),
+            "host_ms": None if self.host is None else self.host.ms,
+            "host": None if self.host is None else self.host.to_json(),
+            "size_bytes": self.trained.size_bytes,
+            "parameters": self.trained.parameters,
+            "macs": self.trained.macs,
+            "model": self.trained.model,
+            "digest": self.trained.digest,
+            "seconds": self.trained.seconds,
+            "notes": list(self.trained.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pipeline that gave no usable file, and why.
+
+    Attributes:
+        pipeline: The pipeline text.
+        status: `failed`, or `skipped` when it was never started.
+        reason: For people.
+    """
+
+    pipeline: str
+    status: Literal["failed", "skipped"]
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a report."""
+        return asdict(self)
+
+
+def trained_from_json(data: Mapping[str, Any]) -> Trained:
+    """Returns the candidate a journal line holds."""
+    return Trained(**{**data, "notes": tuple(data.get("notes", ()))})
