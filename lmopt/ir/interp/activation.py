@@ -1,0 +1,155 @@
+"""Integer arithmetic of activations, bit-exact to LiteRT's reference kernels.
+
+Source: LiteRT, tflite/kernels/activations.cc and the files named per function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.errors import GraphError
+from lmopt.ir.interp.call import Array, Call, require_grid
+from lmopt.ir.interp.fixedpoint import (
+    Ints,
+    Multiplier,
+    divide_by_power,
+    doubling_high_product,
+    round_half_away,
+)
+from lmopt.ir.interp.store import centered, clamp, store, zero_point
+from lmopt.ir.ops import LeakyRelu
+
+# the output scale that LiteRT demands of a quantized LOGISTIC
+SIGMOID_SCALE = 1 / 256
+
+
+def _scale_ratio(call: Call, *factors: float) -> float:
+    """Returns operand scale * factors / result scale, in single precision step by step."""
+    ratio = np.float32(call.grid(0).scale[0])
+    for factor in factors:
+        ratio = ratio * np.float32(factor)
+    return float(ratio / np.float32(call.result_grid.scale[0]))
+
+
+def _steps(call: Call) -> Ints:
+    return centered(call, 0).astype(np.int64)
+
+
+def relu(call: Call) -> Array:
+    """Requantized (factor in single precision), then at least the zero point.
+
+    Source: activations.cc (QuantizedReluX), internal/optimized/optimized_ops.h (ReluX).
+    """
+    return clamp(call, Multiplier.of(_scale_ratio(call)).apply(_steps(call)), "relu")
+
+
+def relu6(call: Call) -> Array:
+    """As `relu`, and at most 6."""
+    return clamp(call, Multiplier.of(_scale_ratio(call)).apply(_steps(call)), "relu6")
+
+
+def leaky_relu(call: Call) -> Array:
+    """Requantized by one factor where not negative, by another (with alpha) elsewhere.
+
+    Source: internal/reference/leaky_relu.h (QuantizeLeakyRelu).
+    """
+    x, alpha = _steps(call), cast(LeakyRelu, call.node.op).alpha
+    if alpha < 0:
+        raise GraphError(f"leaky_relu on integers wants alpha of at least 0, got {alpha}")
+    positive = Multiplier.of(_scale_ratio(call)).apply(x)
+    negative = Multiplier.of(_scale_ratio(call, alpha)).apply(x)
+    return store(call, np.where(x >= 0, positive, negative) + zero_point(call))
+
+
+def prelu(call: Call) -> Array:
+    """Requantized where not negative, else the product with the centred alpha requantized.
+
+    Source: internal/reference/prelu.h (BroadcastPrelu4DSlow).
+    """
+    weight = call.node.weight("alpha")
+    grid = require_grid(weight.type, "alpha")
+    if weight.array is None:
+        raise GraphError("alpha has no values yet")
+    x, alpha = _steps(call), weight.array.astype(np.int64) - grid.zero_point[0]
+    positive = Multiplier.of(_scale_ratio(call)).apply(x)
+    negative = Multiplier.of(_scale_ratio(call, grid.scale[0])).apply(x * alpha)
+    return store(call, np.where(x >= 0, positive, negative) + zero_point(call))
+
+
+def sigmoid(call: Call) -> Array:
+    """A table over the stored values, see `_table`; the result's scale must be 1/256.
+
+    Source: activations.cc (SigmoidPrepare).
+    """
+    if call.result_grid.scale[0] != SIGMOID_SCALE:
+        raise GraphError(
+            f"sigmoid on integers wants a result scale of 1/256, got {call.result_grid.scale[0]}",
+            hint="the runtime accepts no other",
+        )
+    return _table(call, lambda x: 1 / (1 + np.exp(-x)))
+
+
+def tanh(call: Call) -> Array:
+    """A table over the stored values, see `_table`.
+
+    Source: activations.cc (TanhPrepare).
+    """
+    return _table(call, np.tanh)
+
+
+def _table(call: Call, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Array:
+    """Returns the function of every stored value in single precision, rounded half away from zero.
+
+    The function itself is computed in double precision and rounded once, which is what a good
+    single-precision libm gives.
+
+    Source: internal/common.h (LUTPopulate).
+    """
+    low, high = call.types[0].dtype.bounds
+    grid, result = call.grid(0), call.result_grid
+    steps = np.arange(low, high + 1, dtype=np.int64) - grid.zero_point[0]
+    real = np.float32(grid.scale[0]) * steps.astype(np.float32)
+    values = function(real.astype(np.float64)).astype(np.float32)
+    inverse = np.float32(1) / np.float32(result.scale[0])
+    table = store(call, round_half_away(values * inverse).astype(np.int64) + result.zero_point[0])
+    return table[call.x.astype(np.int64) - low]
+
+
+def hard_swish(call: Call) -> Array:
+    """16-bit fixed point: x on the result's scale times (x + 3) / 6 held within [0, 1].
+
+    Products of 16-bit numbers are rounded half away from zero, the last of them is cut off
+    towards zero, the final shift rounds half away from zero.
+
+    Source: internal/reference/hard_swish.h, activations.cc (HardSwishPrepare).
+    """
+    fine = np.float32(1 / 128) * np.float32(call.grid(0).scale[0])
+    out = Multiplier.of(float(fine / np.float32(call.result_grid.scale[0])))
+    gate = Multiplier.of(float(fine / np.float32(3 / 32768)))
+    if out.shift > 0:
+        raise GraphError(
+            f"hard_swish on integers cannot go from scale {call.grid(0).scale[0]} to "
+            f"{call.result_grid.scale[0]}: the ratio must stay below 128"
+        )
+    x = _steps(call) << 7
+    scaled = doubling_high_product(x, _halved(out.mantissa), bits=16)
+    shift = int(gate.shift)
+    share = _saturate(x << max(shift - 1, 0))
+    share = doubling_high_product(share, _halved(gate.mantissa), bits=16)
+    share = _saturate(share << 1) if shift > 0 else divide_by_power(share, max(-shift, 0))
+    product = ((share + (1 << 15)) >> 1) * scaled
+    cut = np.sign(product) * (np.abs(product) >> 15)
+    return store(call, divide_by_power(cut, -int(out.shift)) + zero_point(call))
+
+
+def _halved(mantissa: Ints) -> Ints:
+    """Returns a 31-bit mantissa rounded to 15 bits."""
+    return np.minimum((mantissa + (1 << 15)) >> 16, (1 << 15) - 1)
+
+
+def _saturate(x: Ints) -> Ints:
+    return np.asarray(np.clip(x, -(1 << 15), (1 << 15) - 1), np.int64)
