@@ -1,1 +1,1 @@
-
+"""Code generation: graph to TFLite file."""

@@ -1,1 +1,1 @@
-
+"""Models of others, read into the IR."""

@@ -1,0 +1,126 @@
+"""Emitters of the ops with a kernel: convolution, depthwise convolution, dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from lmopt.codegen.writer import Array, Layout, Writer
+from lmopt.ir.graph import Node
+from lmopt.ir.ops import Conv2D, Dense, DepthwiseConv2D
+from lmopt.ir.types import DType, Quant
+
+ACTIVATIONS: Mapping[str, int] = {
+    "none": schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
+PADDINGS: Mapping[str, int] = {"same": schema.Padding.SAME, "valid": schema.Padding.VALID}
+
+
+def conv2d(writer: Writer, node: Node) -> None:
+    """Writes CONV_2D; a grouped one has a kernel of fewer input channels."""
+    op = node.op
+    assert isinstance(op, Conv2D)
+    int8 = writer.graph.type(node.value).dtype is DType.I8
+    inputs = [
+        writer.tensor(node.inputs[0]),
+        writer.parameter(node, "kernel", transposed(3, 0, 1, 2)),
+        writer.bias(node, op.filters),
+    ]
+    writer.operator(
+        "CONV_2D",
+        6 if op.groups > 1 else 3 if int8 else 1,
+        inputs,
+        writer.tensor(node.value),
+        "Conv2DOptions",
+        **_window(op),
+    )
+
+
+def depthwise_conv2d(writer: Writer, node: Node) -> None:
+    """Writes DEPTHWISE_CONV_2D."""
+    op = node.op
+    assert isinstance(op, DepthwiseConv2D)
+    int8 = writer.graph.type(node.value).dtype is DType.I8
+    channels = node.weight("kernel").type.shape[2]
+    assert channels is not None
+    inputs = [
+        writer.tensor(node.inputs[0]),
+        writer.parameter(node, "kernel", channels_last),
+        writer.bias(node, channels * op.multiplier),
+    ]
+    writer.operator(
+        "DEPTHWISE_CONV_2D",
+        3 if int8 else 2 if op.dilation != (1, 1) else 1,
+        inputs,
+        writer.tensor(node.value),
+        "DepthwiseConv2DOptions",
+        depthMultiplier=op.multiplier,
+        **_window(op),
+    )
+
+
+def dense(writer: Writer, node: Node) -> None:
+    """Writes FULLY_CONNECTED over the last dimension."""
+    op = node.op
+    assert isinstance(op, Dense)
+    int8 = writer.graph.type(node.value).dtype is DType.I8
+    keep = writer.graph.type(node.inputs[0]).rank > 2
+    inputs = [
+        writer.tensor(node.inputs[0]),
+        writer.parameter(node, "kernel", transposed(1, 0)),
+        writer.bias(node, op.units),
+    ]
+    writer.operator(
+        "FULLY_CONNECTED",
+        5 if keep else 4 if int8 else 1,
+        inputs,
+        writer.tensor(node.value),
+        "FullyConnectedOptions",
+        fusedActivationFunction=ACTIVATIONS[op.activation],
+        keepNumDims=keep,
+    )
+
+
+def transposed(*order: int) -> Layout:
+    """Returns the layout whose dimension k is dimension `order[k]` of the IR's kernel."""
+
+    def layout(array: Array, quant: Quant | None) -> tuple[Array, Quant | None]:
+        moved = np.ascontiguousarray(np.transpose(array, order))
+        if quant is None or quant.axis is None:
+            return moved, quant
+        axis = order.index(quant.axis % array.ndim)
+        return moved, Quant(quant.scale, quant.zero_point, axis)
+
+    return layout
+
+
+def channels_last(array: Array, quant: Quant | None) -> tuple[Array, Quant | None]:
+    """Returns a depthwise kernel [h, w, c, m] as [1, h, w, c * m], one scale per output channel."""
+    height, width, channels, multiplier = array.shape
+    flat = np.ascontiguousarray(array.reshape(1, height, width, channels * multiplier))
+    if quant is None or quant.axis is None:
+        return flat, quant
+    over_channels = quant.axis % 4 == 2
+
+    def spread(values: tuple[float, ...] | tuple[int, ...]) -> list[float]:
+        row = np.asarray(values)
+        repeated = np.repeat(row, multiplier) if over_channels else np.tile(row, channels)
+        return [value.item() for value in repeated]
+
+    scale, zero_point = spread(quant.scale), spread(quant.zero_point)
+    return flat, Quant(tuple(scale), tuple(int(z) for z in zero_point), 3)
+
+
+def _window(op: Conv2D | DepthwiseConv2D) -> dict[str, int]:
+    return {
+        "padding": PADDINGS[op.padding],
+        "strideH": op.stride[0],
+        "strideW": op.stride[1],
+        "dilationHFactor": op.dilation[0],
+        "dilationWFactor": op.dilation[1],
+        "fusedActivationFunction": ACTIVATIONS[op.activation],
+    }

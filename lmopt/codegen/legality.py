@@ -1,0 +1,134 @@
+"""What LiteRT would refuse, found before a byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lmopt.errors import GraphError
+from lmopt.ir.graph import Graph, Node
+from lmopt.ir.ops import Constant, Dequantize, Input, Quantize
+from lmopt.ir.types import DType, Quant, TensorType
+from lmopt.ir.verify import verify
+
+_COMPUTED = frozenset({DType.F32, DType.I8, DType.U8})
+_CONVERTED: Mapping[type, tuple[frozenset[DType], frozenset[DType]]] = {
+    Quantize: (_COMPUTED, frozenset({DType.I8, DType.U8, DType.I16})),
+    Dequantize: (frozenset({DType.I8, DType.U8, DType.I16, DType.F16}), frozenset({DType.F32})),
+}
+# The only grids the kernels of these ops give. Source: TensorFlow Lite 8-bit quantization spec.
+FIXED_GRIDS: Mapping[tuple[str, DType], Quant] = {
+    ("sigmoid", DType.I8): Quant.per_tensor(1 / 256, -128),
+    ("sigmoid", DType.U8): Quant.per_tensor(1 / 256, 0),
+    ("tanh", DType.I8): Quant.per_tensor(1 / 128, 0),
+    ("tanh", DType.U8): Quant.per_tensor(1 / 128, 128),
+}
+_CHANNEL_AXES: Mapping[str, tuple[int, ...]] = {
+    "conv2d": (3,),
+    "depthwise_conv2d": (2, 3),
+    "dense": (1,),
+}
+
+
+def check(graph: Graph) -> None:
+    """Checks that a graph can be written as a TFLite file.
+
+    Raises:
+        GraphError: The first thing that cannot, at its node.
+    """
+    verify(graph)
+    for node in graph.nodes:
+        _check_values(node)
+        for tensor in node.results:
+            if None in tensor.shape[1:]:
+                raise _error(node, f"only the batch may be unknown, got {tensor}")
+        if isinstance(node.op, Constant):
+            _check_constant(node)
+        elif not isinstance(node.op, Input):
+            _check_types(node, graph.input_types(node))
+            _check_weights(node)
+    for name, value in graph.outputs:
+        if isinstance(graph.producer(value).op, Input):
+            raise GraphError(f"output '{name}' is the input {value}: nothing computes it")
+
+
+def _check_values(node: Node) -> None:
+    for key, weight in node.weights.items():
+        if weight.array is None:
+            raise GraphError(
+                f"weight '{key}' has no values yet",
+                where=f"%{node.name}",
+                hint="train the detector first: lmopt train DETECTOR --data PATH",
+            )
+
+
+def _check_constant(node: Node) -> None:
+    weight, result = node.weight("value").type, node.results[0]
+    same = weight.dtype is result.dtype and weight.quant == result.quant
+    if not same and not (weight.dtype is DType.F16 and result.dtype is DType.F32):
+        raise _error(node, f"the value is {weight} where the node gives {result}")
+
+
+def _check_types(node: Node, operands: tuple[TensorType, ...]) -> None:
+    takes, gives = _CONVERTED.get(type(node.op), (_COMPUTED, _COMPUTED))
+    for tensor, legal in (*((t, takes) for t in operands), (node.results[0], gives)):
+        if tensor.dtype not in legal:
+            raise _error(
+                node,
+                f"{node.op.kind} of {tensor.dtype} is not in the runtime; it has "
+                f"{', '.join(sorted(legal))}",
+            )
+    result = node.results[0]
+    fixed = FIXED_GRIDS.get((node.op.kind, result.dtype))
+    if fixed is not None and result.quant != fixed:
+        raise _error(
+            node,
+            f"{node.op.kind} in {result.dtype} gives scale {fixed.scale[0]:g} and zero point "
+            f"{fixed.zero_point[0]} only, got {result}",
+        )
+
+
+def _check_weights(node: Node) -> None:
+    result = node.results[0]
+    if result.quant is None:
+        for key, weight in node.weights.items():
+            if not weight.type.dtype.is_float:
+                raise _error(node, f"weight '{key}' is {weight.type} in a float node")
+        return
+    if node.op.kind == "batch_norm":
+        raise _error(node, "the runtime has no integer batch_norm", "fold-batchnorm comes first")
+    for key, weight in node.weights.items():
+        want = DType.I32 if key == "bias" else result.dtype
+        if weight.type.dtype is not want:
+            raise _error(node, f"weight '{key}' is {weight.type}, wanted {want}")
+    if "bias" in node.weights and any(_grid(node, "bias").zero_point):
+        raise _error(node, "the zero point of a bias must be 0")
+    if "kernel" in node.weights:
+        _check_kernel_grid(node, result)
+
+
+def _check_kernel_grid(node: Node, result: TensorType) -> None:
+    grid = _grid(node, "kernel")
+    if result.dtype is DType.I8 and any(grid.zero_point):
+        raise _error(node, "an int8 kernel must have zero point 0")
+    if grid.axis is None:
+        return
+    if result.dtype is DType.U8:
+        raise _error(node, "a uint8 kernel must have one scale, not one per channel")
+    axis = grid.axis % len(node.weight("kernel").type.shape)
+    axes = _CHANNEL_AXES[node.op.kind]
+    if axis not in axes or len(grid.scale) != node.weight("kernel").type.shape[axis]:
+        raise _error(
+            node,
+            f"a kernel scale per output channel lies on axis {' or '.join(map(str, axes))}; got "
+            f"{len(grid.scale)} scales on axis {axis} of {node.weight('kernel').type}",
+        )
+
+
+def _grid(node: Node, key: str) -> Quant:
+    grid = node.weight(key).type.quant
+    assert grid is not None  # the verifier saw to it
+    return grid
+
+
+def _error(node: Node, what: str, hint: str | None = None) -> GraphError:
+    return GraphError(what, where=f"%{node.name}", hint=hint)
