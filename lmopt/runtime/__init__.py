@@ -1,1 +1,1 @@
-
+"""Running model files, always in a worker process with a time limit."""
