@@ -64,7 +64,9 @@ class Contract:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise InputError(f"contract: input size {self.height}x{self.width}; wanted at least 1x1")
+            raise InputError(
+                f"contract: input size {self.height}x{self.width}; wanted at least 1x1"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
                 raise InputError(

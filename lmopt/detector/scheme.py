@@ -68,3 +68,14 @@ IBUG_68 = LandmarkScheme(
     },
 )
 SCHEMES: Mapping[str, LandmarkScheme] = {IBUG_68.name: IBUG_68}
+
+
+def scheme_for(count: int) -> LandmarkScheme:
+    """Returns the scheme that `count` landmarks have when nothing else is known.
+
+    >>> scheme_for(68).name, scheme_for(5).name
+    ('ibug-68', 'points-5')
+    """
+    if count == IBUG_68.count:
+        return IBUG_68
+    return LandmarkScheme(f"points-{count}", count)
