@@ -1,0 +1,49 @@
+"""TFLite files to graphs: those of lmopt in full, those of others where the ops are the IR's."""
+
+from __future__ import annotations
+
+from lmopt.errors import GraphError, InputError
+from lmopt.frontend.tflite_file import TfliteFile
+from lmopt.frontend.tflite_ops import Importer, read_operator
+from lmopt.ir.graph import Graph
+
+
+def read(data: bytes, where: str) -> tuple[Graph, dict[str, str]]:
+    """Returns the graph of a TFLite file and its metadata texts.
+
+    Nodes are called after the tensors they give. Float16 weights stay float16, grids stay as
+    they are in the file.
+
+    Args:
+        data: The file.
+        where: What to call it in messages.
+
+    Raises:
+        InputError: Not a TFLite file, cut short, corrupt, or with an operator that is not in the
+            IR; the message says which, at what position, with which tensors.
+    """
+    file = TfliteFile(data, where)
+    place = where
+    try:
+        importer = Importer(file, where)
+        for operator in file.operators:
+            place = operator.where
+            read_operator(importer, operator)
+        place = where
+        return importer.graph(), file.metadata
+    except GraphError as error:
+        spot = f"{place}: {error.where}" if error.where else place
+        raise InputError(
+            f"not a graph of lmopt: {error.what}",
+            where=spot,
+            hint=error.hint or "lmopt reads its own files and plain ones of TFLite converters",
+        ) from error
+
+
+def metadata(data: bytes, where: str = "model") -> dict[str, str]:
+    """Returns the metadata texts of a TFLite file, whatever its operators are.
+
+    Raises:
+        InputError: Not a TFLite file, cut short or corrupt.
+    """
+    return TfliteFile(data, where).metadata
