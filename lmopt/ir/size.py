@@ -1,8 +1,11 @@
-"""How the size of a graph changed, in words."""
+"""Sizes of graphs: what changed, in words, and graphs that only have shapes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lmopt.ir.graph import Graph
+from lmopt.ir.types import Weight
 
 
 def size_change(before: Graph, after: Graph) -> str:
@@ -11,3 +14,12 @@ def size_change(before: Graph, after: Graph) -> str:
         f"MACs {before.macs / 1e6:.1f} M -> {after.macs / 1e6:.1f} M, "
         f"parameters {before.parameters:,} -> {after.parameters:,}"
     )
+
+
+def strip_weights(graph: Graph) -> Graph:
+    """Returns `graph` without weight values: shapes, MACs and parameters at no memory."""
+    nodes = tuple(
+        replace(node, weights={k: Weight(w.type) for k, w in node.weights.items()})
+        for node in graph.nodes
+    )
+    return Graph(graph.name, nodes, graph.outputs)

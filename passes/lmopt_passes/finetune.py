@@ -1,0 +1,47 @@
+"""finetune: trains the weights a graph has, as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmopt.errors import UsageError
+from lmopt.ir.graph import Graph
+from lmopt.pipeline.base import Loss, Need, Pass, PassContext, PassResult, TrainingPlan
+from lmopt.pipeline.precondition import require_float, require_weights
+
+
+@dataclass(frozen=True)
+class Finetune(Pass):
+    """Trains the float weights on the run's training faces; the structure stays.
+
+    Attributes:
+        epochs: Passes over the training faces (may be a fraction).
+        learning_rate: Peak rate of Adam, cosine decay to 0.
+        batch: Faces per step.
+        loss: Coordinate loss in input pixels.
+    """
+
+    name: ClassVar[str] = "finetune"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAINER})
+    epochs: float = 2.0
+    learning_rate: float = 1e-3
+    batch: int = 32
+    loss: Loss = "wing"
+
+    def __post_init__(self) -> None:
+        for option, value in (("epochs", self.epochs), ("learning-rate", self.learning_rate)):
+            if not value > 0:
+                raise UsageError(f"{option} is {value}, wanted above 0")
+        if self.batch < 1:
+            raise UsageError(f"batch is {self.batch}, wanted at least 1")
+
+    def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        require_float(graph, self.name)
+        require_weights(graph, self.name)
+        plan = TrainingPlan(
+            epochs=self.epochs, learning_rate=self.learning_rate, batch=self.batch, loss=self.loss
+        )
+        seed = ctx.derive_seed(f"{self.name}/{graph.digest()}")
+        result = ctx.trainer.finetune(graph, plan, seed=seed)
+        return PassResult(result, True, (f"{self.epochs:g} epochs of {self.loss} loss",))
