@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lmopt.errors import GraphError, InputError
 from lmopt.frontend.tflite_file import TfliteFile
-from lmopt.frontend.tflite_ops import Importer, read_operator
+from lmopt.frontend.tflite_importer import Importer
+from lmopt.frontend.tflite_ops import read_operator
 from lmopt.ir.graph import Graph
 
 

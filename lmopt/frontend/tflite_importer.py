@@ -1,0 +1,123 @@
+"""A graph being built from a TFLite file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from lmopt.errors import GraphError, InputError
+from lmopt.frontend.tflite_file import Operator, TfliteFile
+from lmopt.ir import ops
+from lmopt.ir.edit import Edit
+from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.types import DType, TensorType, Weight
+
+
+class Importer:
+    """A graph being built from a file: which tensor has become which value."""
+
+    def __init__(self, file: TfliteFile, where: str) -> None:
+        self.file = file
+        self.where = where
+        self.edit = Edit(file.name)
+        self._values: dict[int, Value] = {}
+        self._types: dict[Value, TensorType] = {}
+        self._halves: dict[int, int] = {}
+        for name, index in file.inputs:
+            type = file.tensor(index).type
+            if type.rank == 0 or None in type.shape[1:]:
+                raise InputError(
+                    f"input '{name}' is {type}; wanted an open batch only", where=where
+                )
+            self._define(index, Node(name, ops.Input(), (), (type,)))
+
+    def graph(self) -> Graph:
+        """Returns the graph once every operator is in."""
+        for name, index in self.file.outputs:
+            self.edit.output(name, self.value(index))
+        return self.edit.done()
+
+    def value(self, index: int) -> Value:
+        """Returns the value of a tensor, which becomes a constant node when it has values."""
+        if index not in self._values:
+            stored = self.constant(index)
+            if stored is None:
+                raise GraphError(f"tensor '{self._label(index)}' is used before it is computed")
+            type = (
+                stored.type if stored.type.dtype is not DType.F16 else self.file.tensor(index).type
+            )
+            op = ops.Constant(tuple(d for d in stored.type.shape if d is not None))
+            node = Node(self._name(index), op, (), (type,), {"value": stored})
+            self._define(index, node)
+        return self._values[index]
+
+    def constant(self, index: int) -> Weight | None:
+        """Returns a tensor's stored values; those of float16 come as they are in the file."""
+        if index < 0:
+            return None
+        tensor = self.file.tensor(self._halves.get(index, index))
+        return None if tensor.data is None else Weight.of(tensor.data, tensor.type.quant)
+
+    def weight(self, index: int, role: str) -> Weight:
+        """Returns a tensor's stored values.
+
+        Raises:
+            GraphError: It is computed, not stored.
+        """
+        stored = self.constant(index)
+        if stored is None:
+            raise GraphError(f"its {role} '{self._label(index)}' is computed; wanted a stored one")
+        return stored
+
+    def type(self, value: Value) -> TensorType:
+        """Returns the type of a value."""
+        return self._types[value]
+
+    def halves(self, source: int, result: int) -> None:
+        """Notes that a tensor is the float32 form of a stored float16 one."""
+        self._halves[result] = source
+
+    def reshaped(self, value: Value, stem: str, shape: tuple[int, ...]) -> Value:
+        """Returns a value in another shape, for operators that flatten by themselves."""
+        op = ops.Reshape(shape)
+        type = op.infer([self._types[value]])[0]
+        result = self.edit.put(Node(self.edit.fresh(stem), op, (value,), (type,)))
+        self._types[result] = type
+        return result
+
+    def add(
+        self,
+        operator: Operator,
+        op: ops.Op,
+        inputs: Sequence[Value],
+        weights: Mapping[str, Weight] | None = None,
+    ) -> None:
+        """Adds the node of an operator; its type comes from the file, its shape must fit."""
+        index = operator.outputs[0]
+        stated = self.file.tensor(index).type
+        inferred = op.infer([self._types[value] for value in inputs])[0]
+        fits = len(stated.shape) == len(inferred.shape) and all(
+            got is None or want is None or got == want
+            for got, want in zip(stated.shape, inferred.shape, strict=True)
+        )
+        if not fits:
+            raise GraphError(f"its result is {stated} in the file; wanted the shape of {inferred}")
+        for key, weight in (weights or {}).items():
+            if weight.type.dtype.is_float != stated.dtype.is_float:
+                raise GraphError(f"it mixes {key} of {weight.type} with values of {stated.dtype}")
+        type = stated.with_shape(inferred.shape)
+        self._define(index, Node(self._name(index), op, tuple(inputs), (type,), weights or {}))
+
+    def _define(self, index: int, node: Node) -> None:
+        if index in self._values:
+            raise GraphError(f"tensor '{self._label(index)}' is computed twice")
+        self._values[index] = self.edit.put(node)
+        self._types[node.value] = node.results[0]
+
+    def _label(self, index: int) -> str:
+        return "(none)" if index < 0 else self.file.tensor_name(index)
+
+    def _name(self, index: int) -> str:
+        # A converter joins the names of all layers it merged with ';'.
+        name = re.sub(r"[^A-Za-z0-9_.@/+-]", "_", self._label(index).split(";")[0])
+        return self.edit.fresh(re.sub(r"^[^A-Za-z0-9_]+", "", name) or f"tensor_{index}")
