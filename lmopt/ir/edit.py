@@ -41,6 +41,11 @@ class Edit:
             raise GraphError(f"no node '%{name}' in graph '{self.name}'")
         return self._nodes[name]
 
+    def uses(self, value: Value) -> int:
+        """Returns how often a value is used, as an operand or an output."""
+        operands = sum(node.inputs.count(value) for node in self._nodes.values())
+        return operands + sum(value == out for out in self._outputs.values())
+
     def fresh(self, stem: str) -> str:
         """Returns a node name not in use: `stem`, or `stem_2`, `stem_3`, ..."""
         if stem not in self._nodes:

@@ -131,8 +131,11 @@ def scan_fields(scanner: Scanner, close: str) -> dict[str, tuple[Raw, int]]:
         fields[key] = (scan_value(scanner), start)
         if scanner.accept(close):
             return fields
+        comma = scanner.skip()
         if not scanner.accept(","):
             scanner.fail(f"expected ',' or '{close}', got {scanner.rest()}")
+        if scanner.sees(close):
+            scanner.fail("a trailing comma", at=comma)
 
 
 @cache
@@ -154,18 +157,25 @@ def field_texts(instance: Any) -> dict[str, str]:
 
 
 def build(
-    cls: type, given: Mapping[str, tuple[Raw, int]], scanner: Scanner, label: str, at: int
+    cls: type,
+    given: Mapping[str, tuple[Raw, int]],
+    scanner: Scanner,
+    label: str,
+    at: int,
+    spell: Callable[[str], str] = str,
 ) -> Any:
     """Returns an instance of a dataclass from its fields as written.
 
     Args:
         cls: The dataclass.
-        given: Field name to value and position.
+        given: Field as spelled to value and position.
         scanner: Where faults are reported.
         label: What the messages call the thing.
         at: Position of the thing itself.
+        spell: How a field's name is spelled in the text.
     """
-    hints = field_types(cls)
+    hints = {spell(name): hint for name, hint in field_types(cls).items()}
+    names = {spell(name): name for name in field_types(cls)}
     values: dict[str, object] = {}
     for key, (raw, position) in given.items():
         if key not in hints:
@@ -175,11 +185,11 @@ def build(
                 at=position,
                 hint=did_you_mean(key, hints),
             )
-        values[key] = _bind(raw, hints[key], scanner, f"{label}: {key}")
+        values[names[key]] = _bind(raw, hints[key], scanner, f"{label}: {key}")
     for item in dataclasses.fields(cls):
         required = item.default is item.default_factory is dataclasses.MISSING
         if required and item.name not in values:
-            scanner.fail(f"{label} needs '{item.name}'", at=at)
+            scanner.fail(f"{label} needs '{spell(item.name)}'", at=at)
     return cls(**values)
 
 

@@ -127,7 +127,13 @@ class Calibrator(Protocol):
     digest: str
 
     def ranges(
-        self, graph: Graph, values: Sequence[Value], observer: Observer, *, faces: int, storage: DType
+        self,
+        graph: Graph,
+        values: Sequence[Value],
+        observer: Observer,
+        *,
+        faces: int,
+        storage: DType,
     ) -> Mapping[Value, ValueRange]:
         """Returns the range of each value that `observer` would represent."""
         ...
@@ -163,9 +169,17 @@ class PassContext:
     services: Mapping[Need, object] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
 
+    def current(self, key: str) -> str:
+        """Returns what a pass that reads `key` depends on; empty when there is nothing to read."""
+        if key == "seed":
+            return str(self.seed)
+        if key == Need.CONTRACT:
+            return "" if self.contract is None else repr(self.contract)
+        return str(getattr(self.services.get(Need(key)), "digest", ""))
+
     def rng(self, tag: str) -> np.random.Generator:
         """Returns a generator that depends on the seed and `tag` alone."""
-        self.reads["seed"] = str(self.seed)
+        self.reads["seed"] = self.current("seed")
         state = hashlib.blake2b(f"{self.seed}/{tag}".encode(), digest_size=16).digest()
         return np.random.default_rng(int.from_bytes(state, "little"))
 
@@ -177,7 +191,7 @@ class PassContext:
         service = self.services.get(need)
         if service is None:
             raise PassError(f"no {need} service in this run", hint=NEED_HINTS[need])
-        self.reads[need] = str(getattr(service, "digest", ""))
+        self.reads[need] = self.current(need)
         return service
 
     @property
@@ -204,7 +218,7 @@ class PassContext:
         """Returns the detector contract, or raises PassError."""
         if self.contract is None:
             raise PassError("the detector has no contract", hint=NEED_HINTS[Need.CONTRACT])
-        self.reads["contract"] = repr(self.contract)
+        self.reads[Need.CONTRACT] = self.current(Need.CONTRACT)
         return self.contract
 
 

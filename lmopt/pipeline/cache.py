@@ -1,0 +1,112 @@
+"""Results of passes on disk, so that pipelines that begin alike pay for the beginning once.
+
+A result lies in a slot named after the graph, the pass' text and the code that ran. Within the
+slot it carries what the pass read of its context (seed, data, services, contract); it is taken
+when the present context would give the very same readings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from lmopt.errors import InputError
+from lmopt.ir.graph import Graph
+from lmopt.ir.store import load_graph, save_graph
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
+from lmopt.pipeline.spec import print_pass
+
+_VERSIONED = ("numpy", "tensorflow", "tf_keras", "tensorflow-model-optimization")
+
+
+@dataclass(frozen=True)
+class PipelineCache:
+    """A folder of results; safe to share between processes."""
+
+    folder: Path
+
+    def get(
+        self, graph: Graph, item: Pass, ctx: PassContext
+    ) -> tuple[PassResult | None, tuple[str, ...]]:
+        """Returns the stored result of `item` on `graph`, or None, and notes on damaged entries."""
+        notes: list[str] = []
+        for record in sorted(self._slot(graph, item).glob("*.json")):
+            try:
+                entry = json.loads(record.read_bytes())
+                reads: dict[str, str] = entry["reads"]
+                if any(_current(ctx, key) != value for key, value in reads.items()):
+                    continue
+                stored = load_graph(record.with_suffix(".npz")) if entry["changed"] else graph
+                result = PassResult(stored, bool(entry["changed"]), tuple(entry["notes"]))
+            except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                notes.append(f"removed a damaged cache entry ({error})")
+                record.unlink(missing_ok=True)
+                record.with_suffix(".npz").unlink(missing_ok=True)
+                continue
+            ctx.reads.update(reads)
+            return result, tuple(notes)
+        return None, tuple(notes)
+
+    def put(
+        self, graph: Graph, item: Pass, reads: Mapping[str, str], result: PassResult
+    ) -> tuple[str, ...]:
+        """Stores a result, and returns a note when that was not possible."""
+        unnamed = [key for key, value in reads.items() if not value]
+        if unnamed:
+            return (f"{item.name}: not cached, {', '.join(unnamed)} has no digest",)
+        slot = self._slot(graph, item)
+        stem = _hash(json.dumps(dict(reads), sort_keys=True))
+        entry = {"reads": dict(reads), "changed": result.changed, "notes": result.notes}
+        record, partial = slot / f"{stem}.json", slot / f".{stem}.partial"
+        try:
+            slot.mkdir(parents=True, exist_ok=True)
+            if result.changed:
+                save_graph(result.graph, record.with_suffix(".npz"))
+            partial.write_text(json.dumps(entry))
+            partial.replace(record)
+        except OSError as error:
+            return (f"{item.name}: not cached, {error}",)
+        return ()
+
+    def _slot(self, graph: Graph, item: Pass) -> Path:
+        package = type(item).__module__.partition(".")[0]
+        key = json.dumps([graph.digest(), print_pass(item), _versions(), _code(package)])
+        return self.folder / _hash(key)
+
+
+def _current(ctx: PassContext, key: str) -> str | None:
+    return ctx.current(key) if key == "seed" or key in set(Need) else None
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    found = [f"python {sys.version_info.major}.{sys.version_info.minor}"]
+    for name in _VERSIONED:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} absent")
+    return (*found, _code("lmopt"))
+
+
+@cache
+def _code(package: str) -> str:
+    """Returns a digest over a package's sources: a version number does not tell edits apart."""
+    spec = importlib.util.find_spec(package)
+    state = hashlib.blake2b(digest_size=16)
+    for root in sorted((spec.submodule_search_locations if spec else None) or ()):
+        for source in sorted(Path(root).rglob("*.py")):
+            state.update(f"{source.relative_to(root)}\0".encode())
+            state.update(source.read_bytes())
+    return state.hexdigest()
