@@ -1,1 +1,1 @@
-
+"""Passes and pipelines: their contracts, text, catalog, cache and the manager that runs them."""
