@@ -1,1 +1,1 @@
-
+"""Measuring latency on this machine."""

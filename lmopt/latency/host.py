@@ -1,0 +1,170 @@
+"""The machine lmopt runs on: its description, its fingerprint, and the right to measure on it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from lmopt.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Host:
+    """What decides how fast models run here.
+
+    Attributes:
+        cpu: Model name of the CPU.
+        cores: Logical CPUs this process may use.
+        flags: 8 hex digits over the CPU's instruction-set flags.
+        litert: Version of the LiteRT runtime.
+        system: Operating system and architecture.
+    """
+
+    cpu: str
+    cores: int
+    flags: str
+    litert: str
+    system: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits: equal fingerprints, comparable latencies."""
+        return hashlib.blake2b(repr(self).encode(), digest_size=8).hexdigest()
+
+    def __str__(self) -> str:
+        cores = f"{self.cores} core{'s' if self.cores != 1 else ''}"
+        return f"{self.cpu}, {cores}, {self.system}, LiteRT {self.litert}"
+
+
+@cache
+def describe() -> Host:
+    """Returns the machine this process runs on."""
+    name, flags = _cpu()
+    return Host(
+        cpu=name,
+        cores=usable_cores(),
+        flags=hashlib.blake2b(" ".join(sorted(flags)).encode(), digest_size=4).hexdigest(),
+        litert=version("ai-edge-litert"),
+        system=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def usable_cores() -> int:
+    """Returns how many logical CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu() -> tuple[str, tuple[str, ...]]:
+    info = Path("/proc/cpuinfo")
+    entries: dict[str, str] = {}
+    for line in info.read_text().splitlines() if info.exists() else ():
+        key, _, value = line.partition(":")
+        entries.setdefault(key.strip(), value.strip())
+    name = entries.get("model name") or platform.processor() or platform.machine()
+    flags = entries.get("flags") or entries.get("Features") or ""
+    return name, tuple(flags.split())
+
+
+class LoadMeter:
+    """Tells how busy everything else keeps the CPU from its creation on."""
+
+    def __init__(self, own: Sequence[int]) -> None:
+        """Starts metering.
+
+        Args:
+            own: Process ids whose work does not count, besides this process.
+        """
+        self._own = (os.getpid(), *own)
+        self._start = time.monotonic()
+        self._spent = self._others()
+
+    def cores(self) -> float:
+        """Returns the mean number of cores that other work took so far."""
+        elapsed = time.monotonic() - self._start
+        return max(0.0, self._others() - self._spent) / elapsed if elapsed > 0 else 0.0
+
+    def _others(self) -> float:
+        import psutil
+
+        total = psutil.cpu_times()
+        # `guest` is already part of `user`, and `steal` is what the hypervisor gave to others.
+        counted = ("user", "nice", "system", "irq", "softirq", "steal")
+        busy = sum(getattr(total, name, 0.0) for name in counted)
+        own = 0.0
+        for pid in self._own:
+            spent = psutil.Process(pid).cpu_times()
+            own += spent.user + spent.system
+        return float(busy - own)
+
+
+_holders = threading.RLock()
+_held: list[IO[str]] = []
+
+
+def lock_path() -> Path:
+    """Returns the lock file that everything measuring on this machine for this user shares."""
+    return Path(tempfile.gettempdir()) / f"lmopt-{os.getuid()}.lock"
+
+
+@contextmanager
+def exclusive(purpose: str, *, wait_s: float = 600.0) -> Iterator[None]:
+    """Holds the machine for one job: a measurement, or a training that must not disturb one.
+
+    It may be nested within a thread; other threads and processes wait their turn.
+
+    Args:
+        purpose: Shown to whoever waits in vain.
+        wait_s: How long to wait for another process.
+
+    Raises:
+        BackendError: Another process kept the machine for longer than `wait_s`.
+    """
+    with _holders:
+        if _held:
+            yield
+            return
+        # Not through a link: in a shared folder somebody else may have put one there.
+        descriptor = os.open(lock_path(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+            _take(file, wait_s)
+            file.truncate(0)
+            file.write(f"process {os.getpid()}: {purpose}")
+            file.flush()
+            _held.append(file)
+            try:
+                yield
+            finally:
+                _held.clear()
+                file.truncate(0)
+
+
+def _take(file: IO[str], wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read() or "another process"
+                raise BackendError(
+                    f"the machine was not free for measuring within {wait_s:g} s",
+                    where=holder,
+                    hint="wait until that lmopt run is done, or end it",
+                ) from None
+            time.sleep(0.05)

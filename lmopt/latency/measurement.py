@@ -1,0 +1,155 @@
+"""Measured latencies and their ratios, with intervals that respect how they were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.errors import InputError
+
+RESAMPLES = 1000
+BUSY_CORES = 0.25
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latencies of one model file at one thread count, really measured.
+
+    Inferences within a round follow each other and share its disturbances, so intervals are
+    bootstrapped over whole rounds, never over single samples.
+
+    Attributes:
+        target: What ran the file (`host`).
+        digest: 32 hex digits over the file's bytes.
+        samples_ms: Milliseconds of each inference, in the order they were taken.
+        per_round: Inferences in each round; divides the number of samples.
+        warmup: Unmeasured inferences before each round.
+        threads: CPU threads of the interpreter.
+        tool: What measured.
+        where: The machine, in words.
+        session: The interleaved run it belongs to; only within one are rounds paired.
+        other_load: CPU cores that other processes (and the hypervisor) kept busy meanwhile.
+    """
+
+    target: str
+    digest: str
+    samples_ms: tuple[float, ...]
+    per_round: int
+    warmup: int
+    threads: int
+    tool: str
+    where: str
+    session: str
+    other_load: float
+
+    def __post_init__(self) -> None:
+        count = len(self.samples_ms)
+        if self.per_round < 1 or count == 0 or count % self.per_round:
+            raise InputError(f"{count} latency samples are no whole rounds of {self.per_round}")
+
+    @cached_property
+    def _rounds(self) -> NDArray[np.float64]:
+        return np.array(self.samples_ms, np.float64).reshape(-1, self.per_round)
+
+    @property
+    def rounds(self) -> int:
+        """Returns the number of rounds."""
+        return len(self.samples_ms) // self.per_round
+
+    @cached_property
+    def p50(self) -> float:
+        """Returns the median in milliseconds."""
+        return float(np.median(self._rounds))
+
+    @cached_property
+    def p90(self) -> float:
+        """Returns the 90th percentile in milliseconds."""
+        return float(np.percentile(self._rounds, 90))
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Returns the 95 % bootstrap interval of the median in milliseconds."""
+        low, high = np.percentile(self._medians(_draws(self.rounds)), [2.5, 97.5])
+        return float(low), float(high)
+
+    @property
+    def spread(self) -> float:
+        """Returns half the interval's width relative to the median."""
+        low, high = self.interval
+        return (high - low) / 2 / self.p50
+
+    @property
+    def busy(self) -> bool:
+        """Returns whether other work disturbed the measurement noticeably."""
+        return self.other_load > BUSY_CORES
+
+    def _medians(self, draws: NDArray[np.intp]) -> NDArray[np.float64]:
+        picked = self._rounds[draws].reshape(len(draws), -1)
+        return np.asarray(np.median(picked, axis=1), np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the summary and the conditions, without the single samples.
+
+        Units: everything ending in `_ms` is milliseconds; `other_load` is CPU cores.
+        """
+        low, high = self.interval
+        return {
+            "kind": "measured",
+            "target": self.target,
+            "digest": self.digest,
+            "p50_ms": self.p50,
+            "p90_ms": self.p90,
+            "interval_ms": [low, high],
+            "runs": len(self.samples_ms),
+            "rounds": self.rounds,
+            "warmup": self.warmup,
+            "threads": self.threads,
+            "tool": self.tool,
+            "where": self.where,
+            "busy": self.busy,
+            "other_load": self.other_load,
+        }
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of medians with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    def to_json(self) -> Mapping[str, float]:
+        """Returns value and interval."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def ratio(a: Measurement, b: Measurement) -> Ratio:
+    """Returns how many times `a`'s median is `b`'s: above 1 means that `b` is faster.
+
+    The bootstrap draws the same rounds for both, so that what disturbed a round cancels.
+
+    Raises:
+        InputError: They were not measured interleaved in one run.
+    """
+    if a.session != b.session or a.rounds != b.rounds:
+        raise InputError(
+            "a ratio of latencies that were not measured interleaved in one run is not to be had",
+            hint="measure both in one call: lmopt measure A.tflite --against B.tflite",
+        )
+    draws = _draws(a.rounds)
+    ratios = a._medians(draws) / b._medians(draws)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return Ratio(a.p50 / b.p50, float(low), float(high))
+
+
+def _draws(rounds: int) -> NDArray[np.intp]:
+    return np.random.default_rng(rounds).integers(rounds, size=(RESAMPLES, rounds))
