@@ -1,0 +1,263 @@
+"""The training loop: Adam on a cosine, averaged weights, progress, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.detector.contract import Contract
+from lmopt.errors import BackendError, InputError, PassError
+from lmopt.ir.graph import Graph
+from lmopt.pipeline.base import Progress, TrainingPlan, TrainingProgress
+from lmopt.training.backend import keras, tf
+from lmopt.training.checkpoint import load_checkpoint, save_checkpoint
+from lmopt.training.losses import LOSSES, pixels_per_unit
+from lmopt.training.lower import Lowered, lower, read_back
+
+GRADIENT_NORM = 20.0
+PROGRESS_S = 1.0
+CHECKPOINT_S = 30.0
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+class Faces(Protocol):
+    """Training faces as batches; batch k depends on the seed and k alone."""
+
+    def __len__(self) -> int:
+        """Returns the number of faces."""
+        ...
+
+    def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Returns batches from number `start` on: crops as bytes, and targets as encoded."""
+        ...
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training is run on and reports to.
+
+    Attributes:
+        faces: Training faces.
+        contract: What the crops and the targets mean.
+        plan: How to train.
+        seed: Fixes the order and the augmentation of the faces.
+        checkpoint: File to save to and resume from, or None.
+        on_progress: Called about once a second and after the last step.
+        identity: What else the result depends on, so that a checkpoint of another training is
+            refused.
+    """
+
+    faces: Faces
+    contract: Contract
+    plan: TrainingPlan
+    seed: int
+    checkpoint: Path | None = None
+    on_progress: Progress | None = None
+    identity: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Returns the number of steps: at least one."""
+        return max(1, round(self.plan.epochs * len(self.faces) / self.plan.batch))
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step: linear warm-up times cosine decay to 0."""
+        warm = min(1.0, (step + 1) / max(1, self.plan.warmup_steps))
+        cosine = 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
+        return self.plan.learning_rate * warm * cosine
+
+
+def fit(graph: Graph, course: Course) -> Graph:
+    """Returns `graph` with trained weights.
+
+    Raises:
+        PassError: The graph cannot be trained, or does not fit the contract.
+        BackendError: The loss became infinite or not a number.
+    """
+    lowered = lower(graph)
+    train(lowered, course)
+    return read_back(graph, lowered)
+
+
+def train(
+    lowered: Lowered,
+    course: Course,
+    *,
+    after_step: Callable[[int], None] | None = None,
+    extra: Sequence[Any] = (),
+) -> None:
+    """Trains a lowered graph in place and leaves the averaged weights in it.
+
+    Args:
+        lowered: The model.
+        course: Faces, plan and the rest.
+        after_step: Called with the number of steps done.
+        extra: Further variables that belong into a checkpoint.
+    """
+    _check(lowered, course)
+    keras.utils.set_random_seed(course.seed % 2**31)
+    state = _State(lowered, course, extra)
+    start = state.resume()
+    step_function = _step_function(lowered, course, state)
+    batches = course.faces.batches(course.plan.batch, course.seed, start)
+    meter = _Meter(course, start)
+    saved_at = time.monotonic()
+    for step in range(start, course.steps):
+        pixels, targets = next(batches)
+        decay = min(course.plan.weight_average, (step + 1) / (step + 10))
+        loss = float(
+            step_function(pixels, targets, np.float32(course.rate(step)), np.float32(decay))
+        )
+        if not math.isfinite(loss):
+            raise BackendError(
+                f"the loss became {loss} in step {step + 1} of {course.steps}",
+                where="training",
+                hint=f"lower the learning rate (it was {course.plan.learning_rate:g})",
+            )
+        if after_step is not None:
+            after_step(step + 1)
+        meter.add(step + 1, loss)
+        if time.monotonic() - saved_at > CHECKPOINT_S:
+            state.save(step + 1)
+            saved_at = time.monotonic()
+    state.save(course.steps)
+    state.take_average()
+
+
+class _State:
+    """Everything a step changes: weights, moments, averages."""
+
+    def __init__(self, lowered: Lowered, course: Course, extra: Sequence[Any]) -> None:
+        self.weights = lowered.model.weights
+        self.trainable = lowered.model.trainable_variables
+        if not self.trainable:
+            raise PassError("the graph has no weights to train", where=lowered.graph.name)
+        self.averages = (
+            [tf.Variable(w, trainable=False) for w in self.weights]
+            if course.plan.weight_average
+            else []
+        )
+        self.optimizer = keras.optimizers.Adam(course.plan.learning_rate)
+        self.optimizer.build(self.trainable)
+        self._course = course
+        self._all = [*self.weights, *self.averages, *self.optimizer.variables, *extra]
+        self._fingerprint = _fingerprint(lowered, course)
+
+    def resume(self) -> int:
+        """Returns the steps already done, after loading the checkpoint where there is one."""
+        path = self._course.checkpoint
+        if path is None or not path.exists():
+            return 0
+        step, arrays = load_checkpoint(path, self._fingerprint)
+        for variable, array in zip(self._all, arrays, strict=True):
+            variable.assign(array)
+        return step
+
+    def save(self, step: int) -> None:
+        if self._course.checkpoint is not None:
+            arrays = [variable.numpy() for variable in self._all]
+            save_checkpoint(self._course.checkpoint, self._fingerprint, step, arrays)
+
+    def take_average(self) -> None:
+        for weight, average in zip(self.weights, self.averages, strict=False):
+            weight.assign(average)
+
+
+def _step_function(lowered: Lowered, course: Course, state: _State) -> Callable[..., Any]:
+    contract = course.contract
+    feed = lowered.graph.inputs[0].name
+    mean, std = (tf.constant(values, tf.float32) for values in (contract.mean, contract.std))
+    scale = tf.constant(pixels_per_unit(contract))
+    loss_of = LOSSES[course.plan.loss]
+    image = [None, contract.height, contract.width, contract.channels]
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec(image, tf.uint8),
+            tf.TensorSpec([None, 2 * contract.scheme.count], tf.float32),
+            tf.TensorSpec([], tf.float32),
+            tf.TensorSpec([], tf.float32),
+        ]
+    )  # type: ignore[untyped-decorator, unused-ignore]
+    def step(pixels: Any, targets: Any, rate: Any, decay: Any) -> Any:
+        images = (tf.cast(pixels, tf.float32) - mean) / std
+        with tf.GradientTape() as tape:
+            answer = lowered.run({feed: images}, training=True)[contract.output]
+            loss = loss_of((tf.reshape(answer, tf.shape(targets)) - targets) * scale)
+        gradients = tape.gradient(loss, state.trainable)
+        gradients, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
+        state.optimizer.learning_rate.assign(rate)
+        state.optimizer.apply_gradients(zip(gradients, state.trainable, strict=True))
+        for average, weight in zip(state.averages, state.weights, strict=False):
+            average.assign_add((1.0 - decay) * (weight - average))
+        return loss
+
+    return step  # type: ignore[no-any-return, unused-ignore]
+
+
+class _Meter:
+    """Loss and speed since the last report."""
+
+    def __init__(self, course: Course, start: int) -> None:
+        self._course = course
+        self._losses: list[float] = []
+        self._since = time.monotonic()
+        self._step = start
+
+    def add(self, step: int, loss: float) -> None:
+        self._losses.append(loss)
+        now = time.monotonic()
+        if self._course.on_progress is None:
+            return
+        if now - self._since < PROGRESS_S and step < self._course.steps:
+            return
+        images = (step - self._step) * self._course.plan.batch
+        mean = sum(self._losses) / len(self._losses)
+        speed = images / max(now - self._since, 1e-9)
+        self._course.on_progress(TrainingProgress(step, self._course.steps, mean, speed))
+        self._losses, self._since, self._step = [], now, step
+
+
+def _check(lowered: Lowered, course: Course) -> None:
+    graph, contract = lowered.graph, course.contract
+    if len(course.faces) == 0:
+        raise InputError("there are no training faces", hint="give a dataset with role train")
+    if len(graph.inputs) != 1:
+        raise PassError(f"{len(graph.inputs)} inputs; training wants one image", where=graph.name)
+    wanted = (contract.height, contract.width, contract.channels)
+    got = graph.inputs[0].results[0].shape[1:]
+    if got != wanted:
+        raise PassError(
+            f"input of {list(got)}, but the contract gives crops of {list(wanted)}",
+            where=f"%{graph.inputs[0].name}",
+            hint="give the contract that belongs to this model",
+        )
+    outputs = dict(graph.outputs)
+    if contract.output not in outputs:
+        raise PassError(
+            f"no output '{contract.output}' (there are {sorted(outputs)})",
+            where=graph.name,
+            hint="give the contract that belongs to this model",
+        )
+    elements = graph.type(outputs[contract.output]).elements
+    if elements != 2 * contract.scheme.count:
+        raise PassError(
+            f"output of {elements} numbers, wanted {2 * contract.scheme.count} for "
+            f"{contract.scheme.count} landmarks",
+            where=f"output {contract.output}",
+            hint="give the contract that belongs to this model",
+        )
+
+
+def _fingerprint(lowered: Lowered, course: Course) -> str:
+    text = f"{lowered.graph.digest()} {course.plan} {course.seed} {course.identity}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

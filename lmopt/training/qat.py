@@ -1,0 +1,195 @@
+"""Quantization-aware training: tfmot's quantizers on the grids that the emitted file will have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
+from tensorflow_model_optimization.quantization.keras import quantizers
+
+from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.types import DType, ValueRange
+from lmopt.pipeline.base import QuantScheme
+from lmopt.quant.assign import FIXED_RANGES, check_quantizable
+from lmopt.quant.grid import activation_grid, range_of
+from lmopt.training.backend import keras, tf
+from lmopt.training.loop import Course, train
+from lmopt.training.lower import Lowered, NodeLayer, Tensor, lower, read_back
+
+RANGE_DECAY = 0.999
+"""Share of an activation range that stays when a batch is seen; 1 keeps the calibrated range."""
+
+BITS = 8
+
+
+class CalibratedRange(quantizers.MovingAverageQuantizer):  # type: ignore[misc]
+    """tfmot's moving average of batch ranges, started where calibration found them.
+
+    tfmot itself starts at [-6, 6] with a fixed decay of 0.999, which leaves a tensor in [0, 0.17]
+    with two or three of its 256 steps after a short training.
+    """
+
+    def __init__(self, start: ValueRange, decay: float) -> None:
+        super().__init__(num_bits=BITS, per_axis=False, symmetric=False, narrow_range=False)
+        self.start = start
+        self.decay = decay
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        """Returns the range variables; zero is always inside."""
+        ends = {"min": min(self.start.low, 0.0), "max": max(self.start.high, 0.0)}
+        return {
+            f"{end}_var": layer.add_weight(
+                f"{name}_{end}", initializer=keras.initializers.Constant(value), trainable=False
+            )
+            for end, value in ends.items()
+        }
+
+    def __call__(self, inputs: Tensor, training: bool, weights: Any, **kwargs: Any) -> Tensor:
+        """Returns `inputs` rounded to the grid of the range."""
+        return quant_ops.MovingAvgQuantize(
+            inputs,
+            weights["min_var"],
+            weights["max_var"],
+            ema_decay=self.decay,
+            is_training=training and self.decay < 1.0,
+            num_bits=BITS,
+        )
+
+
+def kernel_quantizer(per_channel: bool, signed: bool) -> Any:
+    """Returns tfmot's quantizer with the grid of `lmopt.quant.grid` for a kernel.
+
+    Signed is symmetric in [-127, 127]; unsigned is asymmetric in [1, 255]. Both are what tfmot
+    calls narrow.
+    """
+    return quantizers.LastValueQuantizer(
+        num_bits=BITS, per_axis=per_channel, symmetric=signed, narrow_range=True
+    )
+
+
+class RoundingLayer(NodeLayer):
+    """A node computed with weights, and where it owns a grid a result, rounded to 8 bits."""
+
+    def __init__(
+        self, node: Node, name: str, scheme: QuantScheme, result: CalibratedRange | None
+    ) -> None:
+        super().__init__(node, name)
+        self.scheme = scheme
+        self.result = result
+        self.result_state: dict[str, Any] = {}
+        self.rounding: dict[str, tuple[Any, dict[str, Any]]] = {}
+
+    def build(self, input_shape: object) -> None:
+        """Creates weights, and the quantizers' variables beside them."""
+        super().build(input_shape)
+        for key in ("kernel", "alpha"):
+            if key not in self.node.weights:
+                continue
+            shape = _slices(self.node, key)
+            channels = self.scheme.per_channel and key == "kernel" and len(shape) > 1
+            signed = channels or self.scheme.storage is DType.I8
+            quantizer = kernel_quantizer(channels, signed)
+            self.rounding[key] = (quantizer, quantizer.build(shape, key, self))
+        if self.result is not None:
+            self.result_state = self.result.build(None, "result", self)
+
+    def compute(
+        self, operands: Sequence[Tensor], weights: Mapping[str, Any], training: bool
+    ) -> Tensor:
+        """Returns the op's result under the rounding of its emitted form."""
+        rounded = dict(weights)
+        for key, (quantizer, state) in self.rounding.items():
+            flat = tf.reshape(weights[key], _slices(self.node, key))
+            # "Last value" is the present one, also where no gradient is wanted.
+            fake = quantizer(flat, training=True, weights=state)
+            rounded[key] = tf.reshape(fake, self.node.weights[key].type.shape)
+        y = super().compute(operands, rounded, training)
+        if self.result is None:
+            return y
+        return self.result(y, training=training, weights=self.result_state)
+
+    @property
+    def result_range(self) -> ValueRange | None:
+        """Returns the present range of the result, on the grid the file will have."""
+        if self.result is None:
+            return None
+        low, high = (float(self.result_state[key].numpy()) for key in ("min_var", "max_var"))
+        storage = self.scheme.storage
+        return range_of(activation_grid(ValueRange(low, high), storage), storage)
+
+
+def _slices(node: Node, key: str) -> tuple[int, ...]:
+    """Returns the shape in which the last dimension of a weight is what has one scale.
+
+    tfmot scales along the last dimension; a depthwise kernel has its channels in the third. One
+    with a multiplier has no single channel dimension and is flattened: one scale for all.
+    """
+    shape = tuple(int(d or 1) for d in node.weights[key].type.shape)
+    if node.op.kind != "depthwise_conv2d" or key != "kernel":
+        return shape
+    height, width, channels, multiplier = shape
+    return (height * width, channels) if multiplier == 1 else (int(np.prod(shape)),)
+
+
+def round_graph(
+    graph: Graph,
+    ranges: Mapping[Value, ValueRange],
+    scheme: QuantScheme,
+    *,
+    decay: float = RANGE_DECAY,
+) -> Lowered:
+    """Returns a graph lowered with the rounding of `scheme`.
+
+    Args:
+        graph: Float, batch norms folded.
+        ranges: Starting range of every value that owns a grid; other values pass unrounded,
+            because they lie on the grid of one that is given (pools, reshapes, concats).
+        scheme: Storage type and kernel granularity.
+        decay: How slowly ranges follow what batches show; 1 keeps them.
+
+    Raises:
+        PassError: A node has no 8-bit form.
+    """
+    check_quantizable(graph)
+
+    def layer(node: Node, name: str) -> NodeLayer:
+        if node.op.kind in FIXED_RANGES:
+            return RoundingLayer(
+                node, name, scheme, CalibratedRange(FIXED_RANGES[node.op.kind], 1.0)
+            )
+        if node.op.kind == "constant":
+            real = node.weight("value").real()
+            fixed = ValueRange(float(real.min()), float(real.max()))
+            return RoundingLayer(node, name, scheme, CalibratedRange(fixed, 1.0))
+        start = ranges.get(node.value)
+        result = None if start is None else CalibratedRange(start, decay)
+        return RoundingLayer(node, name, scheme, result)
+
+    return lower(graph, layer)
+
+
+def fit_quantized(
+    graph: Graph,
+    ranges: Mapping[Value, ValueRange],
+    scheme: QuantScheme,
+    course: Course,
+    *,
+    decay: float = RANGE_DECAY,
+) -> tuple[Graph, dict[Value, ValueRange]]:
+    """Returns float weights trained under `scheme`'s rounding, and the ranges they ended with.
+
+    Raises:
+        PassError: The graph has no 8-bit form or does not fit the contract.
+        BackendError: The loss became infinite or not a number.
+    """
+    lowered = round_graph(graph, ranges, scheme, decay=decay)
+    train(lowered, course)
+    found = {
+        value: layer.result_range
+        for value in ranges
+        if isinstance(layer := lowered.layers[value.node], RoundingLayer)
+    }
+    trained = {value: end for value, end in found.items() if end is not None}
+    return read_back(graph, lowered), trained

@@ -1,0 +1,245 @@
+"""The trainer of a run: drives one training process, without importing TensorFlow itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from lmopt.data.augment import AugmentPlan
+from lmopt.data.dataset import Dataset
+from lmopt.detector.contract import Contract
+from lmopt.errors import BackendError, LmoptError
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.types import ValueRange
+from lmopt.pipeline.base import (
+    Progress,
+    QuantScheme,
+    SparsityPlan,
+    TrainingPlan,
+    TrainingProgress,
+)
+from lmopt.training.job import Job, Rounding, Setup, Trained
+from lmopt.training.weights import require_trainable, with_arrays
+
+STDERR_TAIL = 2000
+
+ENVIRONMENT: Mapping[str, str] = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    # TensorFlow frees and maps its large buffers anew in every step, and the kernel then clears
+    # the pages again: one arena of huge pages that is never given back brought system time from
+    # 40 % to 3 %.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+class TrainingService:
+    """Trains on the training faces of a dataset; implements `lmopt.pipeline.base.Trainer`.
+
+    The process starts with the first training and serves all that follow. It ends with `close`,
+    with the program, or when a training is interrupted (the next one starts another).
+
+    Attributes:
+        digest: Covers faces, contract and augmentation.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        contract: Contract,
+        *,
+        augment: AugmentPlan | None = None,
+        shares: Mapping[str, float] | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """Prepares nothing but a digest; pictures are read by the process.
+
+        Args:
+            dataset: Its faces of split `train` are trained on.
+            contract: How faces are cropped and encoded.
+            augment: How they are varied; default the plan that trained well.
+            shares: Part of the batches that sources with weaker labels fill, by source name.
+            on_progress: Called about once a second while a training runs.
+
+        Raises:
+            InputError: There are no training faces.
+        """
+        faces = dataset.split("train")
+        plan = augment or AugmentPlan()
+        text = f"{faces.digest} {contract!r} {plan!r} {sorted((shares or {}).items())}"
+        self.digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        self.on_progress = on_progress
+        self._setup = Setup(faces, contract, plan, dict(shares or {}), self.digest)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+
+    def train(
+        self, graph: Graph, plan: TrainingPlan, *, seed: int, checkpoint: Path | None = None
+    ) -> Graph:
+        """Returns `graph` with trained weights.
+
+        Args:
+            graph: Float and initialised; batch norms train along where it still has them.
+            plan: How to train.
+            seed: Fixes order and augmentation of the faces.
+            checkpoint: Saved to every half minute and resumed from; a finished training's
+                checkpoint gives its result again at once.
+
+        Raises:
+            PassError: The graph cannot be trained, or does not fit the contract.
+            InputError: The checkpoint belongs to another training.
+            BackendError: The training diverged, or its process ended.
+        """
+        job = Job(graph, plan, seed, checkpoint=checkpoint and checkpoint.absolute())
+        return with_arrays(graph, self._perform(job).arrays)
+
+    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
+        """Returns `graph` with trained float weights; raises as `train` does."""
+        return self.train(graph, plan, seed=seed)
+
+    def sparsify(
+        self, graph: Graph, plan: TrainingPlan, sparsity: SparsityPlan, *, seed: int
+    ) -> Graph:
+        """Returns `graph` trained while small kernel entries are set to 0."""
+        return with_arrays(graph, self._perform(Job(graph, plan, seed, sparsity)).arrays)
+
+    def quantization_aware(
+        self,
+        graph: Graph,
+        ranges: Mapping[Value, ValueRange],
+        scheme: QuantScheme,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+    ) -> tuple[Graph, Mapping[Value, ValueRange]]:
+        """Returns float weights and activation ranges trained under `scheme`'s rounding.
+
+        Args:
+            graph: Float, batch norms folded.
+            ranges: Calibrated range of every value that owns a grid.
+            scheme: Storage type and kernel granularity.
+            plan: How to train.
+            seed: Fixes order and augmentation of the faces.
+        """
+        result = self._perform(Job(graph, plan, seed, Rounding(dict(ranges), scheme)))
+        return with_arrays(graph, result.arrays), result.ranges
+
+    def _perform(self, job: Job) -> Trained:
+        require_trainable(job.graph)
+        process = self._start()
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None and stdout is not None
+        idle = False
+        try:
+            _send(stdin, job)
+            while True:
+                answer = pickle.load(stdout)
+                if isinstance(answer, TrainingProgress):
+                    if self.on_progress is not None:
+                        self.on_progress(answer)
+                    continue
+                idle = True
+                if isinstance(answer, LmoptError):
+                    raise answer
+                assert isinstance(answer, Trained)
+                return answer
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+            raise self._ended() from error
+        finally:
+            # An interrupted job leaves the process busy with something nobody wants.
+            if not idle:
+                self.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is not None:
+            return self._process
+        environment = {**os.environ, **ENVIRONMENT}
+        if theirs := os.environ.get("GLIBC_TUNABLES"):
+            environment["GLIBC_TUNABLES"] = f"{theirs}:{ENVIRONMENT['GLIBC_TUNABLES']}"
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lmopt.training.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=environment,
+            # Ctrl-C is for the program; it decides what becomes of the training.
+            start_new_session=True,
+        )
+        weakref.finalize(self, _end, self._process)
+        assert self._process.stdin is not None
+        try:
+            _send(self._process.stdin, self._setup)
+        except BrokenPipeError as error:
+            failure = self._ended()
+            self.close()
+            raise failure from error
+        return self._process
+
+    def _ended(self) -> BackendError:
+        assert self._process is not None and self._stderr is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - STDERR_TAIL))
+        tail = self._stderr.read().decode(errors="replace").strip()
+        return BackendError(
+            f"the training process ended ({_exit_text(self._process.returncode)}): "
+            f"{tail or 'it wrote nothing'}",
+            where="training",
+            hint="exit by signal 9 mostly means that memory ran out: try a smaller batch",
+        )
+
+    def close(self) -> None:
+        """Ends the training process, if there is one."""
+        if self._process is not None:
+            _end(self._process)
+        if self._stderr is not None:
+            self._stderr.close()
+        self._process = self._stderr = None
+
+    def __enter__(self) -> TrainingService:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _send(stdin: IO[bytes], message: Any) -> None:
+    pickle.dump(message, stdin, pickle.HIGHEST_PROTOCOL)
+    stdin.flush()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+    process.wait()
+
+
+def _exit_text(code: int | None) -> str:
+    if code is None:
+        return "it closed its output"
+    return f"exit by signal {-code}" if code < 0 else f"exit code {code}"

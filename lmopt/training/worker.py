@@ -1,0 +1,97 @@
+"""The training process: takes a setup and then jobs on stdin, answers on stdout (pickles).
+
+It ends when its stdin does, so it never outlives the program that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+from lmopt.errors import LmoptError
+from lmopt.ir.graph import Value
+from lmopt.ir.types import ValueRange
+from lmopt.training.job import Job, Rounding, Setup, Trained
+
+
+def main() -> None:
+    """Performs jobs until stdin ends."""
+    # Whatever TensorFlow prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    orders: queue.SimpleQueue[object] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, orders), daemon=True).start()
+
+    def send(answer: object) -> None:
+        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+        answers.flush()
+
+    setup = orders.get()
+    assert isinstance(setup, Setup)
+    perform = _performer(setup, send)
+    while True:
+        job = orders.get()
+        assert isinstance(job, Job)
+        try:
+            send(perform(job))
+        except LmoptError as error:
+            send(error)
+
+
+def _receive(source: BinaryIO, orders: queue.SimpleQueue[object]) -> None:
+    try:
+        while True:
+            orders.put(pickle.load(source))
+    except EOFError:
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], Trained]:
+    from lmopt.data.augment import NO_AUGMENTATION, TrainingFaces
+    from lmopt.training.loop import Course, fit
+
+    faces: dict[bool, TrainingFaces] = {}
+
+    def perform(job: Job) -> Trained:
+        augment = job.plan.augment
+        if augment not in faces:
+            plan = setup.augment if augment else NO_AUGMENTATION
+            faces[augment] = TrainingFaces(setup.dataset, setup.contract, plan, shares=setup.shares)
+        course = Course(
+            faces[augment],
+            setup.contract,
+            job.plan,
+            job.seed,
+            checkpoint=job.checkpoint,
+            on_progress=send,
+            identity=f"{setup.digest} {job.method}",
+        )
+        ranges: Mapping[Value, ValueRange] = {}
+        match job.method:
+            case None:
+                graph = fit(job.graph, course)
+            case Rounding():
+                from lmopt.training.qat import fit_quantized
+
+                graph, ranges = fit_quantized(
+                    job.graph, job.method.ranges, job.method.scheme, course
+                )
+            case _:
+                from lmopt.training.pruning import fit_sparse
+
+                graph = fit_sparse(job.graph, job.method, course)
+        arrays = {key: w.array for key, w in graph.weights().items() if w.array is not None}
+        return Trained(arrays, ranges)
+
+    return perform
+
+
+if __name__ == "__main__":
+    main()
