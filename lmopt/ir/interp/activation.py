@@ -116,7 +116,7 @@ def _table(call: Call, function: Callable[[NDArray[np.float64]], NDArray[np.floa
     values = function(real.astype(np.float64)).astype(np.float32)
     inverse = np.float32(1) / np.float32(result.scale[0])
     table = store(call, round_half_away(values * inverse).astype(np.int64) + result.zero_point[0])
-    return table[call.x.astype(np.int64) - low]
+    return np.asarray(table[call.x.astype(np.int64) - low])
 
 
 def hard_swish(call: Call) -> Array:
@@ -148,7 +148,7 @@ def hard_swish(call: Call) -> Array:
 
 def _halved(mantissa: Ints) -> Ints:
     """Returns a 31-bit mantissa rounded to 15 bits."""
-    return np.minimum((mantissa + (1 << 15)) >> 16, (1 << 15) - 1)
+    return np.asarray(np.minimum((mantissa + (1 << 15)) >> 16, (1 << 15) - 1), np.int64)
 
 
 def _saturate(x: Ints) -> Ints:

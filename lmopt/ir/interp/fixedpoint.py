@@ -86,7 +86,7 @@ def divide_half_away(x: Ints, divisor: Ints | int) -> Ints:
     return np.asarray(np.sign(x) * ((np.abs(x) + np.asarray(divisor) // 2) // divisor), np.int64)
 
 
-def round_half_away(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def round_half_away(x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Returns real values rounded to integers, halves away from zero (C's `round`)."""
     whole = np.trunc(x)
-    return np.asarray(whole + np.copysign(np.abs(x - whole) >= 0.5, x), np.float32)
+    return np.asarray(whole + np.copysign(np.abs(x - whole) >= 0.5, x), x.dtype)

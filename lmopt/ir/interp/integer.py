@@ -74,14 +74,15 @@ def _depthwise_conv2d(call: Call) -> Array:
 
 
 def _dense(call: Call) -> Array:
-    """Sums in int32, requantized per unit.
+    """Sums in int32, times the real factor in double precision, rounded half away from zero.
 
-    Source: fully_connected.cc, internal/reference/integer_ops/fully_connected.h,
-    internal/reference/fully_connected.h.
+    Source: fully_connected.cc, internal/reference/fully_connected.h,
+    internal/reference/integer_ops/fully_connected.h (the overloads that take scales).
     """
     op = cast(Dense, call.node.op)
     sums = centered(call, 0) @ _centered_kernel(call)
-    return clamp(call, _requantized_sums(call, sums), op.activation)
+    steps = round_half_away(_sums(call, sums) * np.array(_sum_factors(call)))
+    return clamp(call, steps.astype(np.int64), op.activation)
 
 
 def _centered_kernel(call: Call) -> Array:
@@ -96,35 +97,43 @@ def _centered_kernel(call: Call) -> Array:
         raise GraphError("an i8 kernel must have zero point 0: the runtime ignores others")
     if len(quant.scale) > 1 and weight.type.dtype is DType.U8:
         raise GraphError("a u8 kernel has one scale: the runtime has no per-channel u8 kernels")
+    if len(quant.scale) not in (1, call.result.shape[-1]):
+        raise GraphError(
+            f"the kernel has {len(quant.scale)} scales, wanted 1 or one for each of the "
+            f"{call.result.shape[-1]} output channels"
+        )
     return weight.array.astype(np.float64) - quant.zero_point[0]
 
 
 def _requantized_sums(call: Call, sums: Array) -> Ints:
-    total = sums.astype(np.int64)
+    factors = _sum_factors(call)
+    return Multiplier.of(factors if len(factors) > 1 else factors[0]).apply(_sums(call, sums))
+
+
+def _sums(call: Call, sums: Array) -> Ints:
+    """Returns exact sums plus the bias."""
     bias = call.node.weights.get("bias")
-    if bias is not None:
-        if bias.array is None:
-            raise GraphError("the bias has no values yet")
-        total = total + bias.array.astype(np.int64)
-    return _sum_multiplier(call).apply(total)
+    if bias is None:
+        return sums.astype(np.int64)
+    if bias.array is None:
+        raise GraphError("the bias has no values yet")
+    return sums.astype(np.int64) + bias.array.astype(np.int64)
 
 
-def _sum_multiplier(call: Call) -> Multiplier:
-    """Returns operand scale * kernel scale / result scale, per output channel where it differs.
+def _sum_factors(call: Call) -> list[float]:
+    """Returns operand scale * kernel scale / result scale, one for each kernel scale.
 
-    The product of the first two is taken in double precision by convolutions on i8 and by every
-    kernel with several scales, in single precision by u8 and by dense with one scale.
+    The product of the first two is taken in single precision by convolutions on u8, in double
+    precision elsewhere.
 
     Source: kernel_util.cc (PopulateConvolutionQuantizationParams and
-    GetQuantizedConvolutionMultipler), fully_connected.cc.
+    GetQuantizedConvolutionMultipler).
     """
     kernel = require_grid(call.node.weight("kernel").type, "the kernel")
     scale, result = call.grid(0).scale[0], call.result_grid.scale[0]
-    single = call.result.dtype is DType.U8 or isinstance(call.node.op, Dense)
-    if len(kernel.scale) == 1 and single:
-        return Multiplier.of(float(np.float32(scale) * np.float32(kernel.scale[0])) / result)
-    factors = [scale * each / result for each in kernel.scale]
-    return Multiplier.of(factors if len(factors) > 1 else factors[0])
+    if call.result.dtype is DType.U8 and not isinstance(call.node.op, Dense):
+        return [float(np.float32(scale) * np.float32(kernel.scale[0])) / result]
+    return [scale * each / result for each in kernel.scale]
 
 
 def _add(call: Call) -> Array:

@@ -1,0 +1,306 @@
+"""Random quantized graphs: one op each, or short chains, with inputs to run them on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lmopt.ir import DType, Edit, Graph, Loc, Node, Quant, TensorType, Value, Weight
+from lmopt.ir import ops as o
+
+Draw = Callable[..., object]
+INTEGER_STORAGE = (DType.I8, DType.U8)
+ACTIVATIONS = st.sampled_from(["none", "relu", "relu6"])
+PADDINGS = st.sampled_from(["same", "valid"])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph and arrays for its inputs."""
+
+    graph: Graph
+    inputs: Mapping[str, NDArray[np.generic]]
+
+    def __repr__(self) -> str:
+        nodes = "; ".join(f"{n.name} = {n.op} : {n.results[0]}" for n in self.graph.nodes)
+        return f"Case({nodes})"
+
+
+@dataclass
+class Builder:
+    """A case under construction: hypothesis draws the structure, the seed gives the numbers."""
+
+    draw: Draw
+    storage: DType
+    rng: np.random.Generator
+    edit: Edit = field(default_factory=lambda: Edit("case"))
+    inputs: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+
+    def grid(self, scale: float | None = None, storage: DType | None = None) -> Quant:
+        """Returns a grid with a zero point anywhere, its ends included now and then."""
+        low, high = (storage or self.storage).bounds
+        if scale is None:
+            scale = math.exp(self.rng.uniform(math.log(1e-3), math.log(0.5)))
+        zero = int(np.clip(self.rng.integers(low - 40, high + 41), low, high))
+        return Quant.per_tensor(scale, zero)
+
+    def stored(self, shape: tuple[int, ...], storage: DType | None = None) -> NDArray[np.generic]:
+        """Returns stored integers over the whole range of the type."""
+        low, high = (storage or self.storage).bounds
+        dtype = (storage or self.storage).numpy
+        return self.rng.integers(low, high + 1, size=shape).astype(dtype)
+
+    def input(self, dims: tuple[int, ...], grid: Quant | None = None) -> Value:
+        """Adds an input of the storage type with one or two items to run on."""
+        name = self.edit.fresh("x")
+        type = TensorType(self.storage, (None, *dims), grid or self.grid())
+        self.inputs[name] = self.stored((2, *dims))
+        return self.edit.put(Node(name, o.Input(), (), (type,), loc=Loc(name)))
+
+    def type(self, value: Value) -> TensorType:
+        return self.edit.node(value.node).results[value.index]
+
+    def scale(self, value: Value) -> float:
+        quant = self.type(value).quant
+        assert quant is not None
+        return quant.scale[0]
+
+    def dims(self, value: Value) -> tuple[int, ...]:
+        return tuple(d for d in self.type(value).shape[1:] if d is not None)
+
+    def put(
+        self, op: o.Op, *operands: Value, grid: Quant | None = None, **weights: Weight
+    ) -> Value:
+        """Adds a node whose result lies on `grid`, or on the first operand's."""
+        types = [self.type(value) for value in operands]
+        quant = grid or types[0].quant
+        result = TensorType(self.storage, op.infer(types)[0].shape, quant)
+        name = self.edit.fresh(op.kind)
+        return self.edit.add(name, op, *operands, weights=weights, type=result)
+
+    def near(self, scale: float) -> float:
+        """Returns a scale within a factor of 3 of `scale`."""
+        return scale * math.exp(self.rng.uniform(-1.1, 1.1))
+
+    def kernel(
+        self, shape: tuple[int, ...], operand: Value, axis: int, channels: int, use_bias: bool
+    ) -> tuple[dict[str, Weight], float]:
+        """Returns a kernel with its bias, and the scale of a typical sum."""
+        per_channel = self.storage is DType.I8 and shape[axis] == channels and bool(self.draw(BOOL))
+        count = channels if per_channel else 1
+        scales = [math.exp(self.rng.uniform(math.log(2e-3), math.log(0.05))) for _ in range(count)]
+        if self.storage is DType.I8:
+            array = self.rng.integers(-127, 128, size=shape).astype(np.int8)
+            zero = 0
+        else:
+            array = self.stored(shape)
+            zero = int(self.rng.integers(0, 256))
+        quant = Quant(tuple(scales), (zero,) * count, axis if per_channel else None)
+        weights = {"kernel": Weight.of(array, quant)}
+        if use_bias:
+            bias = self.rng.integers(-20_000, 20_001, size=channels).astype(np.int32)
+            steps = tuple(self.scale(operand) * scale for scale in quant.scale)
+            bias_quant = Quant(steps, (0,) * count, 0 if per_channel else None)
+            weights["bias"] = Weight.of(bias, bias_quant)
+        terms = math.prod(shape[:-1]) if axis == len(shape) - 1 else math.prod(shape[:2])
+        spread = 74 * 74 * math.sqrt(terms) * self.scale(operand) * float(np.mean(quant.scale))
+        return weights, self.near(spread / 50)
+
+
+BOOL = st.booleans()
+SIDE = st.integers(1, 7)
+PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
+STEP = st.tuples(st.integers(1, 2), st.integers(1, 2))
+
+
+def _image(b: Builder) -> Value:
+    return b.input((b.draw(SIDE), b.draw(SIDE), b.draw(st.integers(1, 9))))
+
+
+def _window(b: Builder, x: Value) -> tuple[tuple[int, int], tuple[int, int], str]:
+    """Returns kernel, dilation and padding that leave something of the picture."""
+    kernel, dilation = b.draw(PAIR), b.draw(STEP)
+    height, width, _ = b.dims(x)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    fits = reach[0] <= height and reach[1] <= width
+    return kernel, dilation, b.draw(PADDINGS) if fits else "same"
+
+
+def _conv2d(b: Builder, x: Value) -> Value:
+    kernel, dilation, padding = _window(b, x)
+    channels, filters = b.dims(x)[2], b.draw(st.integers(1, 8))
+    op = o.Conv2D(
+        filters, kernel, b.draw(STEP), dilation, padding,
+        use_bias=b.draw(BOOL), activation=b.draw(ACTIVATIONS),
+    )  # fmt: skip
+    weights, scale = b.kernel((*kernel, channels, filters), x, 3, filters, op.use_bias)
+    return b.put(op, x, grid=b.grid(scale), **weights)
+
+
+def _depthwise_conv2d(b: Builder, x: Value) -> Value:
+    kernel, dilation, padding = _window(b, x)
+    channels, multiplier = b.dims(x)[2], b.draw(st.integers(1, 2))
+    op = o.DepthwiseConv2D(
+        kernel, b.draw(STEP), dilation, padding, multiplier, b.draw(BOOL), b.draw(ACTIVATIONS)
+    )
+    shape = (*kernel, channels, multiplier)
+    weights, scale = b.kernel(shape, x, 2, channels * multiplier, op.use_bias)
+    return b.put(op, x, grid=b.grid(scale), **weights)
+
+
+def _dense(b: Builder, x: Value) -> Value:
+    if len(b.dims(x)) > 1:
+        x = b.put(o.Reshape((-1,)), x)
+    features, units = b.dims(x)[0], b.draw(st.integers(1, 9))
+    op = o.Dense(units, b.draw(BOOL), b.draw(ACTIVATIONS))
+    weights, scale = b.kernel((features, units), x, 1, units, op.use_bias)
+    return b.put(op, x, grid=b.grid(scale), **weights)
+
+
+def _unary(op: o.Op) -> Callable[[Builder, Value], Value]:
+    return lambda b, x: b.put(op, x, grid=b.grid(b.near(b.scale(x))))
+
+
+def _leaky_relu(b: Builder, x: Value) -> Value:
+    alpha = b.draw(st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.9, 1.5]))
+    return b.put(o.LeakyRelu(alpha), x, grid=b.grid(b.near(b.scale(x))))
+
+
+def _prelu(b: Builder, x: Value) -> Value:
+    channels = b.dims(x)[-1]
+    alpha = Weight.of(b.stored((channels,)), b.grid(float(b.rng.uniform(1e-3, 1e-2))))
+    return b.put(o.PRelu(), x, grid=b.grid(b.near(b.scale(x))), alpha=alpha)
+
+
+def _sigmoid(b: Builder, x: Value) -> Value:
+    return b.put(o.Sigmoid(), x, grid=Quant.per_tensor(1 / 256, b.storage.bounds[0]))
+
+
+def _tanh(b: Builder, x: Value) -> Value:
+    return b.put(o.Tanh(), x, grid=Quant.per_tensor(1 / 128, sum(b.storage.bounds) // 2 + 1))
+
+
+def _binary(kind: type[o.Add] | type[o.Sub] | type[o.Mul]) -> Callable[[Builder, Value], Value]:
+    def build(b: Builder, x: Value) -> Value:
+        other = _second_operand(b, x)
+        left, right = b.scale(x), b.scale(other)
+        scale = left * right * 100 if kind is o.Mul else max(left, right)
+        return b.put(kind(b.draw(ACTIVATIONS)), x, other, grid=b.grid(b.near(scale)))
+
+    return build
+
+
+def _second_operand(b: Builder, x: Value) -> Value:
+    kind = b.draw(st.sampled_from(["input", "same", "channels"]))
+    if kind == "same":
+        return x
+    if kind == "input":
+        return b.input(b.dims(x))
+    shape = (b.dims(x)[-1],)
+    grid = b.grid()
+    name = b.edit.fresh("k")
+    return b.edit.add(
+        name, o.Constant(shape), weights={"value": Weight.of(b.stored(shape), grid)},
+        type=TensorType(b.storage, shape, grid),
+    )  # fmt: skip
+
+
+def _pool(kind: type[o.MaxPool2D] | type[o.AvgPool2D]) -> Callable[[Builder, Value], Value]:
+    def build(b: Builder, x: Value) -> Value:
+        size = b.draw(PAIR)
+        fits = size[0] <= b.dims(x)[0] and size[1] <= b.dims(x)[1]
+        return b.put(kind(size, b.draw(STEP), b.draw(PADDINGS) if fits else "same"), x)
+
+    return build
+
+
+def _mean(b: Builder, x: Value) -> Value:
+    return b.put(o.Mean(b.draw(BOOL)), x, grid=b.grid(b.near(b.scale(x) / 2)))
+
+
+def _concat(b: Builder, x: Value) -> Value:
+    axis = b.draw(st.integers(1, 3))
+    dims = list(b.dims(x))
+    dims[axis - 1] = b.draw(st.integers(1, 4))
+    return b.put(o.Concat(axis), x, b.input(tuple(dims), b.type(x).quant), x)
+
+
+def _pad(b: Builder, x: Value) -> Value:
+    return b.put(o.Pad(*(b.draw(st.integers(0, 2)) for _ in range(4))), x)
+
+
+def _quantize(b: Builder, x: Value) -> Value:
+    """Another grid; on the way, now and then, through the other storage type."""
+    grid = b.grid(b.near(b.scale(x)))
+    if b.draw(BOOL):
+        other = DType.U8 if b.storage is DType.I8 else DType.I8
+        middle = b.grid(b.near(b.scale(x)), other)
+        if b.draw(BOOL):
+            # the runtime has a short cut for equal scales and zero points 128 apart
+            quant = b.type(x).quant
+            assert quant is not None
+            shift = 128 if other is DType.U8 else -128
+            middle = Quant(quant.scale, (quant.zero_point[0] + shift,))
+        type = TensorType(other, b.type(x).shape, middle)
+        x = b.edit.add(b.edit.fresh("quantize"), o.Quantize(), x, type=type)
+    return b.put(o.Quantize(), x, grid=grid)
+
+
+ONE_OP: Mapping[str, Callable[[Builder, Value], Value]] = {
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _depthwise_conv2d,
+    "dense": _dense,
+    "relu": _unary(o.Relu()),
+    "relu6": _unary(o.Relu6()),
+    "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
+    "sigmoid": _sigmoid,
+    "tanh": _tanh,
+    "hard_swish": _unary(o.HardSwish()),
+    "add": _binary(o.Add),
+    "sub": _binary(o.Sub),
+    "mul": _binary(o.Mul),
+    "max_pool2d": _pool(o.MaxPool2D),
+    "avg_pool2d": _pool(o.AvgPool2D),
+    "mean": _mean,
+    "concat": _concat,
+    "reshape": lambda b, x: b.put(o.Reshape((-1,)), x),
+    "pad": _pad,
+    "quantize": _quantize,
+}
+# these leave a picture, so that any op can follow
+_PICTURE_OPS = tuple(sorted(set(ONE_OP) - {"dense", "mean", "reshape"}))
+
+
+def _finish(b: Builder, x: Value) -> Case:
+    b.edit.output("y", x)
+    return Case(b.edit.done(), b.inputs)
+
+
+@st.composite
+def one_op_cases(draw: Draw, kind: str, storage: DType) -> Case:
+    """Returns a graph of one op (dense may bring a reshape) on the storage type."""
+    b = Builder(draw, storage, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
+    return _finish(b, ONE_OP[kind](b, _image(b)))
+
+
+@st.composite
+def chain_cases(draw: Draw, storage: DType) -> Case:
+    """Returns a float input, QUANTIZE, a chain of one to four ops, and DEQUANTIZE."""
+    b = Builder(draw, storage, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
+    dims = (draw(SIDE), draw(SIDE), draw(st.integers(1, 9)))
+    real = b.edit.input("image", (None, *dims))
+    grid = b.grid()
+    steps = b.rng.integers(-600, 600, size=(2, *dims)) / 2  # halves included
+    b.inputs["image"] = (steps * grid.scale[0]).astype(np.float32)
+    x = b.edit.add("stored", o.Quantize(), real, type=TensorType(storage, (None, *dims), grid))
+    for kind in draw(st.lists(st.sampled_from(_PICTURE_OPS), min_size=1, max_size=3)):
+        x = ONE_OP[kind](b, x)
+    if draw(BOOL):
+        x = ONE_OP[draw(st.sampled_from(["dense", "mean"]))](b, x)
+    return _finish(b, b.edit.add("real", o.Dequantize(), x))
