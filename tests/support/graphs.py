@@ -1,0 +1,264 @@
+"""Hypothesis strategies that draw real graphs: branches, residuals, shared operands, pools.
+
+A graph grows node by node: a value is drawn, then an op from the table `GROWERS`. Steps that do
+not fit (a window larger than its map) are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lmopt.errors import GraphError
+from lmopt.ir import DType, Edit, Graph, Quant, TensorType, Value
+from lmopt.ir.op import Op
+from lmopt.ir.ops import (
+    Add,
+    AvgPool2D,
+    BatchNorm,
+    Concat,
+    Constant,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Dequantize,
+    HardSwish,
+    LeakyRelu,
+    MaxPool2D,
+    Mean,
+    Mul,
+    Pad,
+    PRelu,
+    Quantize,
+    Relu,
+    Relu6,
+    Reshape,
+    Sigmoid,
+    Sub,
+    Tanh,
+)
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+PADDINGS = st.sampled_from(["same", "valid"])
+ACTIVATIONS = st.sampled_from(["none", "relu", "relu6"])
+SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3))
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+class Grower:
+    """A graph being drawn: the edit, and the values and types so far."""
+
+    def __init__(self, draw: Draw, initialized: bool) -> None:
+        self.draw = draw
+        self.initialized = initialized
+        self.edit = Edit("drawn")
+        self.values: list[Value] = []
+
+    def type(self, value: Value) -> TensorType:
+        return self.edit.node(value.node).results[value.index]
+
+    def add(self, op: Op, *inputs: Value, type: TensorType | None = None) -> Value:
+        shapes = op.params([self.type(value) for value in inputs])
+        name = self.edit.fresh(
+            self.draw(st.sampled_from([op.kind, f"block/{op.kind}", "odd name"]))
+        )
+        given = draw_weights(op.kind, shapes, self.draw(SEEDS))
+        if not self.initialized and not self.draw(st.booleans()):
+            given = {}
+        return self.edit.add(name, op, *inputs, weights=given, type=type)
+
+    def partner(self, value: Value) -> Value:
+        """Draws a value that broadcasts with `value`: possibly itself, or a constant."""
+        shape = self.type(value).shape
+        fitting = [v for v in self.values if _broadcasts(self.type(v).shape, shape)]
+        choice = self.draw(st.sampled_from([*fitting, None]))
+        if choice is not None:
+            return choice
+        return self.add(Constant((*([1] * (len(shape) - 1)), shape[-1] or 1)))
+
+
+def draw_weights(
+    kind: str, shapes: Mapping[str, tuple[int, ...]], seed: int
+) -> dict[str, NDArray[np.generic]]:
+    """Returns weights of a sensible size for every parameter of an op."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, NDArray[np.generic]] = {}
+    for key, shape in shapes.items():
+        fan_in = max(1, int(np.prod(shape[:-1])))
+        values = rng.normal(size=shape) / np.sqrt(fan_in if key == "kernel" else 1)
+        if key == "variance":
+            values = np.abs(values) + 0.5
+        weights[key] = values.astype(np.float32)
+    return weights
+
+
+def _broadcasts(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> bool:
+    return len(a) == len(b) and all(x == y or 1 in (x, y) for x, y in zip(a, b, strict=True))
+
+
+def _conv(g: Grower, value: Value) -> Value:
+    channels = g.type(value).shape[-1] or 1
+    groups = g.draw(st.sampled_from([d for d in (1, 2, channels) if channels % d == 0]))
+    stride = g.draw(SIZES)
+    op = Conv2D(
+        filters=groups * g.draw(st.integers(1, 3)),
+        kernel=g.draw(SIZES),
+        stride=stride,
+        dilation=g.draw(SIZES) if stride == (1, 1) else (1, 1),
+        padding=g.draw(PADDINGS),
+        groups=groups,
+        use_bias=g.draw(st.booleans()),
+        activation=g.draw(ACTIVATIONS),
+    )
+    return g.add(op, value)
+
+
+def _depthwise(g: Grower, value: Value) -> Value:
+    stride = g.draw(st.integers(1, 2))
+    op = DepthwiseConv2D(
+        kernel=g.draw(SIZES),
+        stride=(stride, stride),
+        padding=g.draw(PADDINGS),
+        multiplier=g.draw(st.integers(1, 2)),
+        use_bias=g.draw(st.booleans()),
+        activation=g.draw(ACTIVATIONS),
+    )
+    return g.add(op, value)
+
+
+def _dense(g: Grower, value: Value) -> Value:
+    op = Dense(g.draw(st.integers(1, 4)), g.draw(st.booleans()), g.draw(ACTIVATIONS))
+    return g.add(op, value)
+
+
+def _pool(cls: type[MaxPool2D | AvgPool2D]) -> Callable[[Grower, Value], Value]:
+    return lambda g, value: g.add(cls(g.draw(SIZES), g.draw(SIZES), g.draw(PADDINGS)), value)
+
+
+def _unary(cls: type[Op]) -> Callable[[Grower, Value], Value]:
+    return lambda g, value: g.add(cls(), value)
+
+
+def _binary(cls: type[Add | Sub | Mul]) -> Callable[[Grower, Value], Value]:
+    def grow(g: Grower, value: Value) -> Value:
+        operands = [value, g.partner(value)]
+        if g.draw(st.booleans()):
+            operands.reverse()
+        return g.add(cls(g.draw(ACTIVATIONS)), *operands)
+
+    return grow
+
+
+def _leaky(g: Grower, value: Value) -> Value:
+    return g.add(LeakyRelu(g.draw(st.floats(0, 1, width=32))), value)
+
+
+def _norm(g: Grower, value: Value) -> Value:
+    return g.add(BatchNorm(g.draw(st.sampled_from([1e-3, 1e-5]))), value)
+
+
+def _concat(g: Grower, value: Value) -> Value:
+    shape = g.type(value).shape
+    fitting = [
+        v
+        for v in g.values
+        if len(g.type(v).shape) == len(shape) and g.type(v).shape[:-1] == shape[:-1]
+    ]
+    others = g.draw(st.lists(st.sampled_from(fitting), max_size=2))
+    return g.add(Concat(g.draw(st.sampled_from([-1, len(shape) - 1]))), value, *others)
+
+
+def _reshape(g: Grower, value: Value) -> Value:
+    dims = [d for d in g.type(value).shape[1:] if d is not None]
+    shapes: list[tuple[int, ...]] = [(-1,), tuple(reversed(dims)), (1, 1, -1)]
+    return g.add(Reshape(g.draw(st.sampled_from(shapes))), value)
+
+
+def _constant(g: Grower, value: Value) -> Value:
+    return g.add(Add(), value, g.add(Constant((1, g.type(value).shape[-1] or 1))))
+
+
+def _pad(g: Grower, value: Value) -> Value:
+    return g.add(Pad(*g.draw(st.tuples(*[st.integers(0, 2)] * 4))), value)
+
+
+def _grid(g: Grower, value: Value) -> Value:
+    """Through an integer grid and back, with an op that keeps the grid between."""
+    dtype = g.draw(st.sampled_from([DType.I8, DType.U8, DType.I16]))
+    zero = 0 if dtype is DType.I16 else g.draw(st.integers(*dtype.bounds))
+    quant = Quant.per_tensor(g.draw(st.floats(1e-3, 1.0)), zero)
+    stored = g.add(Quantize(), value, type=TensorType(dtype, g.type(value).shape, quant))
+    if len(g.type(value).shape) == 4 and g.draw(st.booleans()):
+        stored = g.add(MaxPool2D((1, 1), (1, 1)), stored)
+    return g.add(Dequantize(), stored)
+
+
+GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
+    "conv2d": _conv,
+    "depthwise_conv2d": _depthwise,
+    "dense": _dense,
+    "batch_norm": _norm,
+    "relu": _unary(Relu),
+    "relu6": _unary(Relu6),
+    "leaky_relu": _leaky,
+    "prelu": _unary(PRelu),
+    "sigmoid": _unary(Sigmoid),
+    "tanh": _unary(Tanh),
+    "hard_swish": _unary(HardSwish),
+    "add": _binary(Add),
+    "sub": _binary(Sub),
+    "mul": _binary(Mul),
+    "max_pool2d": _pool(MaxPool2D),
+    "avg_pool2d": _pool(AvgPool2D),
+    "mean": lambda g, value: g.add(Mean(g.draw(st.booleans())), value),
+    "concat": _concat,
+    "reshape": _reshape,
+    "constant": _constant,
+    "pad": _pad,
+    "quantize": _grid,
+    "dequantize": _grid,
+}
+GRID_KINDS = frozenset({"quantize", "dequantize"})
+FLOAT_KINDS = frozenset(GROWERS) - GRID_KINDS
+IMAGE_KINDS = frozenset({"conv2d", "depthwise_conv2d", "max_pool2d", "avg_pool2d", "mean", "pad"})
+
+
+@st.composite
+def graphs(
+    draw: Draw,
+    max_nodes: int = 8,
+    kinds: Collection[str] = FLOAT_KINDS,
+    initialized: bool = True,
+) -> Graph:
+    """Draws a verified graph.
+
+    Args:
+        draw: Given by hypothesis.
+        max_nodes: Growing steps; a step may add two or three nodes.
+        kinds: Op kinds to draw from.
+        initialized: Whether every weight has values; otherwise some are unset.
+    """
+    g = Grower(draw, initialized)
+    for k in range(draw(st.integers(1, 2))):
+        shape = (None, draw(st.integers(3, 8)), draw(st.integers(1, 8)), draw(st.integers(1, 4)))
+        g.values.append(g.edit.input(f"input{k}", shape))
+    for _ in range(draw(st.integers(1, max_nodes))):
+        # Late values first: depth grows, and shrinking goes towards chains.
+        value = draw(st.sampled_from(list(reversed(g.values))))
+        flat = g.type(value).rank != 4
+        fitting = sorted(set(kinds) - IMAGE_KINDS if flat else kinds)
+        if not fitting:
+            continue
+        kind = draw(st.sampled_from(fitting))
+        try:
+            g.values.append(GROWERS[kind](g, value))
+        except GraphError:
+            continue
+    for k in range(draw(st.integers(1, 2))):
+        g.edit.output(f"out{k}", draw(st.sampled_from(list(reversed(g.values)))))
+    return g.edit.done()
