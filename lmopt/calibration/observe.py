@@ -93,6 +93,7 @@ class FaceCalibrator:
             order = np.random.default_rng(0).permutation(len(self._faces.faces))[:count]
             if not len(order):
                 raise PassError("there are no training faces to calibrate on")
-            chosen = self._faces.take(sorted(order.tolist()))
-            self._cut[count] = cut_all(chosen, self._contract).pixels
+            chosen = {self._faces.faces[k].id for k in order}
+            some = self._faces.keep(lambda face: face.id in chosen)
+            self._cut[count] = cut_all(some, self._contract).pixels
         return self._cut[count]

@@ -1,1 +1,1 @@
-
+"""Estimated latency: fused kernels, a roofline, partitions."""

@@ -1,1 +1,1 @@
-
+"""Target profiles: what lmopt knows of a device."""

@@ -1,0 +1,92 @@
+"""What a running use case tells its listeners: frozen events, never text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lmopt.exploration.candidate import Failure, Trained
+from lmopt.pipeline.base import TrainingProgress
+from lmopt.pipeline.manager import PassEvent
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run begins; `pipelines` candidates are ahead."""
+
+    detector: str
+    target: str
+    data: str
+    pipelines: int
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Something that takes a while begins (`done` of `total` when it can be counted)."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class CandidateStarted:
+    """A pipeline begins; `position` counts from 1."""
+
+    position: int
+    total: int
+    pipeline: str
+
+
+@dataclass(frozen=True)
+class PassProgress:
+    """A pass of the present pipeline begins or has ended."""
+
+    pipeline: str
+    event: PassEvent
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training step was reported."""
+
+    progress: TrainingProgress
+
+
+@dataclass(frozen=True)
+class CandidateTrained:
+    """A candidate was made and scored on validation faces."""
+
+    candidate: Trained
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class CandidateFailed:
+    """A pipeline gave no usable file."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A user should know this."""
+
+    text: str
+
+
+Event = (
+    Started
+    | Activity
+    | CandidateStarted
+    | PassProgress
+    | Training
+    | CandidateTrained
+    | CandidateFailed
+    | Noted
+)
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Drops an event: the listener of callers that want none."""

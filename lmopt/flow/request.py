@@ -1,0 +1,59 @@
+"""What a user asks of `optimize`, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmopt.errors import UsageError
+
+DEFAULT_DETECTOR = "pfld-0.25"
+Device = Literal["auto", "host"]
+
+
+@dataclass(frozen=True)
+class OptimizeRequest:
+    """The arguments of `lmopt optimize`.
+
+    Attributes:
+        target: Target name or TOML path.
+        detector: Zoo name, or path of a .keras, .h5 or .tflite file.
+        data: Annotated folders; none means rendered faces.
+        passes: Pipeline texts; none means the target's own.
+        contract: Contract TOML of a user's model.
+        budget_minutes: No new candidate is started after this long.
+        max_nme_drop: Points of validation NME a candidate may lose against the baseline.
+        max_latency_ms: Latency a candidate may have.
+        device: Where latency on the front comes from: `host` measures here whatever the target,
+            `auto` measures when the target is this host and estimates otherwise.
+        threads: CPU threads to measure with; None tries those the target names.
+        effort: Factor on the epochs of the target's own pipelines.
+        seed: Of everything random.
+        out: Folder for files, journal and reports; None means out/<detector>-<target>.
+    """
+
+    target: str
+    detector: str = DEFAULT_DETECTOR
+    data: tuple[Path, ...] = ()
+    passes: tuple[str, ...] = ()
+    contract: Path | None = None
+    budget_minutes: float | None = None
+    max_nme_drop: float | None = None
+    max_latency_ms: float | None = None
+    device: Device = "auto"
+    threads: int | None = None
+    effort: float = 1.0
+    seed: int = 0
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("--budget", self.budget_minutes),
+            ("--max-nme-drop", self.max_nme_drop),
+            ("--max-latency", self.max_latency_ms),
+            ("--threads", self.threads),
+            ("--effort", self.effort),
+        ):
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} is {value:g}; wanted a number above 0")

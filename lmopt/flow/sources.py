@@ -1,0 +1,150 @@
+"""What the user names, found: a detector, faces, a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lmopt.data.dataset import Dataset
+from lmopt.data.load import load_dataset
+from lmopt.detector.contract import Contract
+from lmopt.detector.detector import Detector
+from lmopt.detector.document import CONTRACT_KEY, contract_from_json, load_contract
+from lmopt.errors import InputError
+from lmopt.flow.events import Activity, Listener, ignore
+
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
+RENDERED = {"train": 3000, "validation": 300, "test": 300}
+"""Faces per split of the embedded dataset."""
+
+
+def load(source: str | Path, *, contract: Contract | Path | None = None) -> Detector:
+    """Returns a detector: one of the zoo, or the user's Keras or .tflite file.
+
+    Args:
+        source: `pfld-0.25`, `pfld-0.25@300w`, or the path of a .keras, .h5 or .tflite file.
+        contract: What the model eats and gives, or the TOML that says so; replaces the zoo's own.
+
+    Raises:
+        UsageError: No such detector in the zoo.
+        InputError: The file is missing, broken or holds what lmopt cannot read.
+    """
+    detector = _from_file(Path(source)) if _is_path(source) else _from_zoo(str(source))
+    if contract is None:
+        return detector
+    given = contract if isinstance(contract, Contract) else load_contract(contract)
+    _check_contract(detector, given)
+    return replace(detector, contract=given)
+
+
+def load_model_file(path: Path) -> tuple[bytes, Contract | None]:
+    """Returns a .tflite's bytes and the contract in its metadata.
+
+    Raises:
+        InputError: It cannot be read or is no TFLite model.
+    """
+    from lmopt.frontend.tflite import metadata
+
+    data = read_bytes(path)
+    text = metadata(data, str(path)).get(CONTRACT_KEY)
+    return data, None if text is None else contract_from_json(text, str(path))
+
+
+def is_model_file(source: str | Path) -> bool:
+    """Returns whether a source is a ready .tflite."""
+    return Path(source).suffix == ".tflite"
+
+
+def load_faces(
+    paths: Sequence[Path], contract: Contract | None, listen: Listener = ignore
+) -> Dataset:
+    """Returns the annotated faces of `paths`, or the embedded rendered faces for none.
+
+    Raises:
+        InputError: A folder that cannot be read as faces.
+    """
+    if paths:
+        return load_dataset(paths, scheme=None if contract is None else contract.scheme)
+    from lmopt.data.synthetic.dataset import rendered_dataset
+
+    total = sum(RENDERED.values())
+    return rendered_dataset(
+        **RENDERED,
+        on_progress=lambda done: listen(Activity("rendering faces", done, total)),
+    )
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns a file's bytes, or raises InputError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read: {error.strerror or error}", where=str(path), hint="check the path"
+        ) from error
+
+
+def _is_path(source: str | Path) -> bool:
+    path = Path(source)
+    return isinstance(source, Path) or path.suffix in MODEL_SUFFIXES or path.exists()
+
+
+def _from_zoo(name: str) -> Detector:
+    from lmopt import zoo
+
+    return zoo.load(name)
+
+
+def _from_file(path: Path) -> Detector:
+    if not path.is_file():
+        raise InputError(
+            "no such model file",
+            where=str(path),
+            hint=f"give a zoo detector or a file that ends in {', '.join(MODEL_SUFFIXES)}",
+        )
+    if path.suffix == ".tflite":
+        from lmopt.frontend import tflite
+
+        graph, found = tflite.read(read_bytes(path), str(path))
+        text = found.get(CONTRACT_KEY)
+        return Detector(
+            str(path), graph, None if text is None else contract_from_json(text, str(path))
+        )
+    if path.suffix in MODEL_SUFFIXES:
+        from lmopt.frontend import keras
+
+        return Detector(str(path), keras.read(path))
+    raise InputError(
+        f"a file ending in '{path.suffix}' is no model lmopt reads",
+        where=str(path),
+        hint=f"give one that ends in {', '.join(MODEL_SUFFIXES)}",
+    )
+
+
+def _check_contract(detector: Detector, contract: Contract) -> None:
+    inputs = detector.graph.inputs
+    want = (contract.height, contract.width, contract.channels)
+    got = inputs[0].results[0].shape[1:]
+    if len(inputs) != 1 or got != want:
+        raise InputError(
+            f"the contract feeds {want[0]}x{want[1]}x{want[2]}, the model takes "
+            f"{' and '.join(str(node.results[0]) for node in inputs)}",
+            where=detector.name,
+            hint="correct [input] in the contract",
+        )
+    outputs = dict(detector.graph.outputs)
+    if contract.output not in outputs:
+        raise InputError(
+            f"the contract reads output '{contract.output}', the model has {sorted(outputs)}",
+            where=detector.name,
+            hint="correct `output` in the contract",
+        )
+    numbers = detector.graph.type(outputs[contract.output]).elements
+    if numbers != 2 * contract.scheme.count:
+        raise InputError(
+            f"output '{contract.output}' gives {numbers} numbers, the contract's "
+            f"{contract.scheme.count} landmarks need {2 * contract.scheme.count}",
+            where=detector.name,
+            hint="correct the landmark scheme in the contract",
+        )

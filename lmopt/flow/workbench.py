@@ -1,0 +1,162 @@
+"""Where pipelines are run: a detector, its faces and target, and the services passes ask for."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lmopt.calibration.observe import FaceCalibrator
+from lmopt.codegen.tflite import emit
+from lmopt.cost.estimate import TargetCost
+from lmopt.data.dataset import Dataset
+from lmopt.detector.contract import Contract
+from lmopt.detector.detector import Detector
+from lmopt.detector.document import CONTRACT_KEY, contract_to_json
+from lmopt.flow.events import Listener, PassProgress, Training, ignore
+from lmopt.ir.graph import Graph
+from lmopt.pipeline.base import Need, PassContext
+from lmopt.pipeline.cache import PipelineCache
+from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
+from lmopt.scoring.protocols import Score, evaluate_file
+from lmopt.target.profile import Target
+from lmopt.training.service import TrainingService
+
+
+@dataclass(frozen=True)
+class GraphScorer:
+    """Scores graphs by their emitted files on validation faces."""
+
+    faces: Dataset
+    contract: Contract
+
+    @property
+    def digest(self) -> str:
+        """Returns the digest of the faces."""
+        return self.faces.digest
+
+    def nme_percent(self, graph: Graph) -> float:
+        """Returns the validation NME in percent."""
+        return evaluate_file(emit(graph), self.contract, self.faces).nme_percent
+
+
+class Workbench:
+    """Runs pipelines for one detector on one dataset; a context manager over its workers."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        faces: Dataset | None,
+        target: Target | None,
+        *,
+        seed: int = 0,
+        cache: Path | None = None,
+        listen: Listener = ignore,
+        threads: int = 2,
+    ) -> None:
+        """Keeps what it is given; services start when a pass first asks for one.
+
+        Args:
+            detector: With weights; a contract is needed where there are faces.
+            faces: All splits, or None to run passes that need none.
+            target: For estimates, or None.
+            seed: Of everything random.
+            cache: Folder of the prefix cache, or None for none.
+            listen: Receives events.
+            threads: CPU threads for calibration and scoring.
+        """
+        self.detector = detector
+        self.faces = faces
+        self.target = target
+        self._seed = seed
+        self._cache = None if cache is None else PipelineCache(cache)
+        self._listen = listen
+        self._threads = threads
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """Ends the training worker, so that nothing disturbs a measurement."""
+        self._stack.close()
+        self.__dict__.pop("_trainer", None)
+
+    @cached_property
+    def _trainer(self) -> TrainingService:
+        assert self.faces is not None
+        service = TrainingService(
+            self.faces.split("train"),
+            self.detector.require_contract(),
+            on_progress=lambda progress: self._listen(Training(progress)),
+        )
+        return self._stack.enter_context(service)
+
+    @cached_property
+    def _calibrator(self) -> FaceCalibrator:
+        assert self.faces is not None
+        return FaceCalibrator(
+            self.faces.split("train"), self.detector.require_contract(), threads=self._threads
+        )
+
+    def context(self) -> PassContext:
+        """Returns a fresh context with every service this bench can offer."""
+        services: dict[Need, object] = {}
+        contract = self.detector.contract
+        if self.faces is not None and contract is not None:
+            services[Need.TRAINER] = self._trainer
+            services[Need.CALIBRATOR] = self._calibrator
+            services[Need.SCORER] = GraphScorer(self.faces.split("validation"), contract)
+        if self.target is not None:
+            services[Need.COST] = TargetCost(self.target)
+        return PassContext(
+            seed=self._seed, target=self.target, contract=contract, services=services
+        )
+
+    def run(self, pipeline: Pipeline, *, verify_each: bool = False) -> PipelineResult:
+        """Returns what a pipeline makes of the detector's graph.
+
+        Raises:
+            PassError: A pass cannot work on this graph or without a service.
+            BackendError: Training failed.
+        """
+
+        def observe(event: PassEvent) -> None:
+            self._listen(PassProgress(str(pipeline), event))
+
+        return pipeline.run(
+            self.detector.graph,
+            self.context(),
+            observe=observe,
+            cache=self._cache,
+            verify_each=verify_each,
+        )
+
+    def file(self, graph: Graph) -> bytes:
+        """Returns the .tflite of a graph, the contract in its metadata."""
+        contract = self.detector.contract
+        return emit(
+            graph,
+            metadata=None if contract is None else {CONTRACT_KEY: contract_to_json(contract)},
+        )
+
+    def score(self, model: bytes, split: str) -> Score:
+        """Returns the score of a file on one split of the faces."""
+        assert self.faces is not None
+        return evaluate_file(
+            model,
+            self.detector.require_contract(),
+            self.faces.split(split),  # type: ignore[arg-type]
+            threads=self._threads,
+        )
