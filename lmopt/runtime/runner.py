@@ -22,7 +22,16 @@ from lmopt.errors import BackendError, InputError
 from lmopt.runtime import wire
 from lmopt.runtime.tensor import TensorInfo, from_model_output, to_model_input
 
-__all__ = ["Kernels", "Runner", "TensorInfo", "from_model_output", "to_model_input"]
+__all__ = [
+    "Kernels",
+    "Runner",
+    "TensorInfo",
+    "file_digest",
+    "from_model_output",
+    "model_name",
+    "read_model",
+    "to_model_input",
+]
 
 Kernels = Literal["default", "builtin", "reference"]
 ITEMS_PER_REQUEST = 64
@@ -48,6 +57,7 @@ class Runner:
         kernels: Kernels = "default",
         timeout_s: float = 60.0,
         preserve_all: bool = False,
+        name: str | None = None,
     ) -> None:
         """Starts the worker and loads the model.
 
@@ -60,6 +70,7 @@ class Runner:
                 `ITEMS_PER_REQUEST` items in one.
             preserve_all: Keep every intermediate tensor for `tensors()`; wants `builtin` or
                 `reference` kernels, since XNNPACK keeps its tensors to itself.
+            name: What messages call the model; by default its path or digest.
 
         Raises:
             InputError: The file cannot be read.
@@ -70,10 +81,10 @@ class Runner:
                 "XNNPACK does not show its intermediate tensors",
                 hint="give kernels='builtin' or kernels='reference' together with preserve_all",
             )
-        data = model if isinstance(model, bytes) else _read(model)
-        self.digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        data = model if isinstance(model, bytes) else read_model(model)
+        self.digest = file_digest(data)
         self.threads = threads
-        self._where = f"model {self.digest[:12]}" if isinstance(model, bytes) else str(model)
+        self._where = name or model_name(model)
         self.timeout_s = timeout_s
         self._gone = ""
         self._stderr: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -228,7 +239,22 @@ _VERBS: Mapping[str, str] = {
 }
 
 
-def _read(path: Path) -> bytes:
+def file_digest(data: bytes) -> str:
+    """Returns the 32 hex digits by which lmopt knows a model file."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def model_name(model: bytes | Path) -> str:
+    """Returns what messages call a model: its path, or the start of its digest."""
+    return f"model {file_digest(model)[:12]}" if isinstance(model, bytes) else str(model)
+
+
+def read_model(path: Path) -> bytes:
+    """Returns the bytes of a model file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,1 +1,1 @@
-
+"""Scoring model files on annotated faces."""

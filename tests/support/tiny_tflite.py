@@ -169,3 +169,21 @@ def slow_model(side: int = 256, channels: int = 64) -> bytes:
         schema.BuiltinOptions.Conv2DOptions,
     )
     return model.pack({"image": image}, {"features": out})
+
+
+def crashing_model() -> bytes:
+    """A SPLIT into no parts: XNNPACK's delegate dies on it with a segmentation fault."""
+    model = TinyModel()
+    axis = model.tensor("axis", [1], np.int32, values=np.array([0]))
+    image = model.tensor("in0", [1, 4])
+    out = model.tensor("out0", [1, 4])
+    options = schema.SplitOptionsT()
+    options.numSplits = 0
+    model.op(
+        schema.BuiltinOperator.SPLIT,
+        [axis, image],
+        [out],
+        options,
+        schema.BuiltinOptions.SplitOptions,
+    )
+    return model.pack({"image": image}, {"landmarks": out})

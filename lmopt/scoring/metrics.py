@@ -1,0 +1,178 @@
+"""Errors of predicted landmarks: NME, AUC, failure rate, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.detector.scheme import LandmarkScheme
+from lmopt.errors import InputError
+
+Normaliser = Literal["inter-ocular", "inter-pupil", "box", "box-diagonal"]
+Floats = NDArray[np.float64]
+
+FAILURE_PERCENT = 8.0
+RESAMPLES = 2000
+
+
+def point_errors(predicted: Floats, truth: Floats) -> Floats:
+    """Returns the distance of every predicted landmark from its true place.
+
+    Shapes:
+        predicted, truth: [faces, landmarks, 2]; returns [faces, landmarks].
+
+    Units: those of the landmarks.
+    """
+    if predicted.shape != truth.shape:
+        raise InputError(
+            f"predicted landmarks {list(predicted.shape)}, true ones {list(truth.shape)}; "
+            "wanted equal shapes"
+        )
+    return np.asarray(np.linalg.norm(predicted - truth, axis=-1), np.float64)
+
+
+def normalising_distance(
+    truth: Floats, scheme: LandmarkScheme, normaliser: Normaliser = "inter-ocular"
+) -> Floats:
+    """Returns each face's size by the true landmarks.
+
+    `inter-ocular`: distance of the outer eye corners. `inter-pupil`: distance of the means of the
+    landmarks of each eye. `box`: sqrt(width * height) of the landmarks' bounding box.
+    `box-diagonal`: its diagonal.
+
+    Shapes:
+        truth: [faces, landmarks, 2]; returns [faces].
+
+    Raises:
+        InputError: An unknown normaliser, a scheme without eyes, or a face of no size.
+
+    Source: Sagonas et al., 300 Faces in-the-Wild Challenge, 2016 (inter-ocular, inter-pupil).
+    """
+    if normaliser not in _DISTANCES:
+        raise InputError(
+            f"unknown normaliser '{normaliser}'", hint=f"choose {', '.join(get_args(Normaliser))}"
+        )
+    distance = np.asarray(_DISTANCES[normaliser](truth, scheme), np.float64)
+    degenerate = np.flatnonzero(~(distance > 0))
+    if degenerate.size:
+        raise InputError(
+            f"face {degenerate[0]} has the {normaliser} distance {distance[degenerate[0]]:g}, "
+            "wanted more than 0",
+            hint="correct or remove this annotation",
+        )
+    return distance
+
+
+def _inter_ocular(truth: Floats, scheme: LandmarkScheme) -> Floats:
+    if scheme.eye_corners is None:
+        raise _no_eyes(scheme, "outer eye corners")
+    right, left = scheme.eye_corners
+    return np.asarray(np.linalg.norm(truth[:, right] - truth[:, left], axis=-1), np.float64)
+
+
+def _inter_pupil(truth: Floats, scheme: LandmarkScheme) -> Floats:
+    if scheme.pupils is None:
+        raise _no_eyes(scheme, "pupils")
+    right, left = (truth[:, list(eye)].mean(axis=1) for eye in scheme.pupils)
+    return np.asarray(np.linalg.norm(right - left, axis=-1), np.float64)
+
+
+def _box(truth: Floats, scheme: LandmarkScheme) -> Floats:
+    return np.asarray(np.sqrt(np.ptp(truth, axis=1).prod(axis=-1)), np.float64)
+
+
+def _box_diagonal(truth: Floats, scheme: LandmarkScheme) -> Floats:
+    return np.asarray(np.linalg.norm(np.ptp(truth, axis=1), axis=-1), np.float64)
+
+
+_DISTANCES: Mapping[Normaliser, Callable[[Floats, LandmarkScheme], Floats]] = {
+    "inter-ocular": _inter_ocular,
+    "inter-pupil": _inter_pupil,
+    "box": _box,
+    "box-diagonal": _box_diagonal,
+}
+
+
+def _no_eyes(scheme: LandmarkScheme, missing: str) -> InputError:
+    return InputError(
+        f"scheme '{scheme.name}' does not say which landmarks are the {missing}",
+        hint="choose the normaliser 'box', or give a contract whose scheme names the eyes",
+    )
+
+
+def nme_percent(
+    predicted: Floats,
+    truth: Floats,
+    scheme: LandmarkScheme,
+    normaliser: Normaliser = "inter-ocular",
+) -> Floats:
+    """Returns each face's normalised mean error: mean landmark distance over the face's size.
+
+    Shapes:
+        predicted, truth: [faces, landmarks, 2]; returns [faces].
+
+    Units: percent of the normalising distance.
+    """
+    mean = point_errors(predicted, truth).mean(axis=1)
+    return np.asarray(100.0 * mean / normalising_distance(truth, scheme, normaliser), np.float64)
+
+
+def auc(per_face_percent: Floats, limit: float = FAILURE_PERCENT) -> float:
+    """Returns the area under the cumulative error curve up to `limit`, over `limit`: 0..1.
+
+    The curve gives the share of faces with an NME of at most x; its exact area is
+    sum(max(0, limit - NME)) / faces.
+
+    >>> auc(np.array([0.0, 4.0, 20.0]))
+    0.5
+    """
+    return float(np.mean(np.clip(1.0 - np.asarray(per_face_percent) / limit, 0.0, 1.0)))
+
+
+def failure_rate_percent(per_face_percent: Floats, limit: float = FAILURE_PERCENT) -> float:
+    """Returns the percentage of faces whose NME is above `limit`.
+
+    >>> failure_rate_percent(np.array([0.0, 8.0, 8.1, 20.0]))
+    50.0
+    """
+    return float(100.0 * np.mean(np.asarray(per_face_percent) > limit))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference of per-face errors with its 95 % interval, in percentage points."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def paired_difference(a: Floats, b: Floats, seed: int = 0) -> Difference:
+    """Returns mean(a - b) with a percentile bootstrap interval over the faces.
+
+    Shapes:
+        a, b: [faces], errors of the same faces in the same order.
+
+    Raises:
+        InputError: Not equally many faces, or none.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
+        raise InputError(
+            f"errors of {list(a.shape)} and {list(b.shape)} faces; wanted the same faces"
+        )
+    difference = a - b
+    rng = np.random.default_rng(seed)
+    means = [
+        difference[rng.integers(difference.size, size=difference.size)].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Difference(float(difference.mean()), float(low), float(high))
