@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,9 +24,11 @@ def read_archive(path: Path) -> Arrays:
         InputError: The file cannot be read as one.
     """
     try:
+        with zipfile.ZipFile(path):  # np.load also takes files that are no archives
+            pass
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"not a readable weight archive (.npz): {error}", where=str(path)
         ) from error

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -66,7 +68,7 @@ def test_a_detector_without_weights_refuses_and_names_the_train_call() -> None:
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_shipped_weights_load_in_the_form_they_were_written(
-    folded: bool, tmp_path, monkeypatch: pytest.MonkeyPatch
+    folded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "WEIGHTS", tmp_path)
     graph = zoo.initialize(pfld.build("pfld-0.25", pfld.QUARTER, folded=folded), 3)
@@ -77,7 +79,7 @@ def test_shipped_weights_load_in_the_form_they_were_written(
     assert ("stem_bn" in detector.graph) is not folded
 
 
-def test_half_weights_come_back_rounded(tmp_path) -> None:
+def test_half_weights_come_back_rounded(tmp_path: Path) -> None:
     graph = zoo.initialize(pfld.build("p", pfld.QUARTER), 3)
     zoo.write_archive(graph, tmp_path / "w.npz")
     back = zoo.with_weights(graph, zoo.read_archive(tmp_path / "w.npz"), "w.npz")
@@ -87,7 +89,7 @@ def test_half_weights_come_back_rounded(tmp_path) -> None:
     )
 
 
-def test_weights_of_another_graph_are_refused(tmp_path) -> None:
+def test_weights_of_another_graph_are_refused(tmp_path: Path) -> None:
     graph = zoo.initialize(pfld.build("p", pfld.QUARTER), 3)
     zoo.write_archive(graph, tmp_path / "w.npz")
     arrays = dict(zoo.read_archive(tmp_path / "w.npz"))
@@ -98,9 +100,25 @@ def test_weights_of_another_graph_are_refused(tmp_path) -> None:
         zoo.with_weights(graph, arrays, "w.npz")
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path) -> None:
+def _bytes_of_an_archive(tmp_path: Path) -> bytes:
+    np.savez_compressed(tmp_path / "good.npz", **{"stem/kernel": np.arange(999.0)})
+    return (tmp_path / "good.npz").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "array", "pickle", "text", "missing"])
+def test_a_file_that_is_no_archive_is_refused(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "w.npz"
-    path.write_bytes(b"PK\x03\x04 cut short")
+    good = _bytes_of_an_archive(tmp_path)
+    if damage == "array":
+        np.save(path.open("wb"), np.zeros(3))
+    elif damage == "pickle":
+        np.savez(path, **{"stem/kernel": np.array([{}], object)})
+    elif damage != "missing":
+        middle = len(good) // 2
+        flipped = good[:middle] + bytes(255 - b for b in good[middle : middle + 9])
+        path.write_bytes(
+            {"cut": good[:99], "flipped": flipped + good[middle + 9 :], "text": b"hello"}[damage]
+        )
     with pytest.raises(InputError, match=r"w\.npz: not a readable weight archive"):
         zoo.read_archive(path)
 
