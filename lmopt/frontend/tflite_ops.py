@@ -155,7 +155,9 @@ def _reshape(importer: Importer, operator: Operator) -> None:
     shape = importer.file.tensor(operator.outputs[0]).type.shape
     if None in shape[1:]:
         raise GraphError(f"its result has the open shape {list(shape)}")
-    importer.add(operator, ops.Reshape(tuple(d for d in shape[1:] if d is not None)), [x])
+    # A flattening stays one when a pass changes the image before it.
+    dims = (-1,) if len(shape) == 2 else tuple(d for d in shape[1:] if d is not None)
+    importer.add(operator, ops.Reshape(dims), [x])
 
 
 def _pad(importer: Importer, operator: Operator) -> None:
