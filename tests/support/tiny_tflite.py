@@ -131,11 +131,11 @@ def dense_model(
     return model.pack({"image": image}, {"landmarks": out})
 
 
-def quantize_model(count: int, scale: float, zero_point: int) -> bytes:
+def quantize_model(shape: Sequence[int], scale: float, zero_point: int) -> bytes:
     """A uint8 input on (1/255, 0), requantized to a uint8 output on the given grid."""
     model = TinyModel()
-    image = model.tensor("in0", [1, count], np.uint8, grid=(1 / 255, 0))
-    out = model.tensor("out0", [1, count], np.uint8, grid=(scale, zero_point))
+    image = model.tensor("in0", shape, np.uint8, grid=(1 / 255, 0))
+    out = model.tensor("out0", shape, np.uint8, grid=(scale, zero_point))
     options = schema.QuantizeOptionsT()
     model.op(
         schema.BuiltinOperator.QUANTIZE,
