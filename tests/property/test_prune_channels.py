@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lmopt_passes.insert_pool import InsertPool
 from lmopt_passes.prune import Prune
 from lmopt_passes.scale_width import ScaleWidth
 from numpy.typing import NDArray
 
 from lmopt import zoo
+from lmopt.errors import PassError
 from lmopt.ir.channels import ChannelMap, map_channels, slice_channels
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Value
@@ -37,7 +39,9 @@ from lmopt.ir.ops import (
     Sub,
     Tanh,
 )
+from lmopt.ir.verify import verify
 from lmopt.pipeline.base import PassContext
+from tests.support.graphs import graphs
 
 ZERO_KEEPING = (Relu(), Relu6(), LeakyRelu(0.1), PRelu(), Tanh(), HardSwish())
 
@@ -202,3 +206,20 @@ def test_pruning_takes_the_silent_channels_first(folded: bool) -> None:
     pruned = Prune(amount - 0.01).apply(silent, PassContext()).graph
     assert only_silent.macs <= pruned.macs <= (1 - amount + 0.01) * graph.macs
     assert_same(silent, pruned, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(graph=graphs(max_nodes=12), data=st.data())
+def test_structural_passes_keep_outputs_or_say_why_not(graph: Graph, data: st.DataObject) -> None:
+    after = data.draw(st.sampled_from([node.name for node in graph.nodes]))
+    for item in (ScaleWidth(0.5), Prune(0.2, min_channels=1), InsertPool(), InsertPool(after)):
+        try:
+            result = item.apply(graph, PassContext())
+        except PassError as error:
+            assert error.what
+            continue
+        assert result.notes
+        verify(result.graph)
+        kept = [result.graph.type(v) for _, v in result.graph.outputs]
+        assert kept == [graph.type(v) for _, v in graph.outputs]
+        assert result.graph.macs <= graph.macs

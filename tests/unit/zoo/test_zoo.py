@@ -5,6 +5,8 @@ import pytest
 
 from lmopt import zoo
 from lmopt.errors import InputError, UsageError
+from lmopt.pipeline.base import PassContext
+from lmopt.pipeline.manager import Pipeline
 from lmopt.zoo import catalog, pfld
 
 COUNTS = {
@@ -133,3 +135,11 @@ def test_initial_values_follow_the_seed_and_the_fan() -> None:
     dense = one.node("landmarks").weight("kernel").real()
     assert np.abs(dense).max() <= (6 / (176 + 136)) ** 0.5
     assert one.node("stem_bn").weight("variance").real().tolist() == [1.0] * 64
+
+
+@pytest.mark.parametrize("name", ["pfld-1.0", "pfld-0.25"])
+def test_the_folded_form_is_what_folding_gives(name: str) -> None:
+    entry = zoo.DETECTORS[name]
+    assert entry.folded is not None
+    folded = Pipeline.parse("fold-batchnorm").run(entry.build(), PassContext()).graph
+    assert str(folded) == str(entry.folded())
