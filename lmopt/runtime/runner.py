@@ -195,7 +195,8 @@ class Runner:
             reply, found = wire.receive(self._process.stdout)
         except (wire.WireError, OSError) as error:
             self._gone = self._reason(request, expired=expired.is_set())
-            raise BackendError(self._gone, where=self._where, hint=_CRASH_HINT) from error
+            hint = _HANG_HINT if expired.is_set() else _CRASH_HINT
+            raise BackendError(self._gone, where=self._where, hint=hint) from error
         except BaseException:
             # An interrupted exchange leaves half a frame in the pipes: nothing may follow it.
             self._process.kill()
@@ -231,6 +232,9 @@ class Runner:
 
 
 _CRASH_HINT = "this file cannot be used with this runtime; choose another pipeline or target"
+_HANG_HINT = (
+    "the file hangs the runtime or is very slow: allow more time, or choose another pipeline"
+)
 _VERBS: Mapping[str, str] = {
     "load": "load",
     "run": "run",

@@ -44,7 +44,11 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
     (length,) = _LENGTH.unpack(_exactly(stream, np.empty(_LENGTH.size, np.uint8)).tobytes())
     if length > LARGEST_HEADER:
         raise WireError(f"a header of {length} bytes")
-    header = json.loads(_exactly(stream, np.empty(length, np.uint8)).tobytes())
+    text = _exactly(stream, np.empty(length, np.uint8)).tobytes()
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise WireError("a header that is not JSON") from error
     arrays: dict[str, NDArray[Any]] = {}
     for name, dtype, shape in header.pop("arrays"):
         array = np.empty(shape, dtype)

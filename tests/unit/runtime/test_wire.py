@@ -23,7 +23,9 @@ def test_a_frame_survives_the_way() -> None:
         np.testing.assert_array_equal(found[name], array)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x10\0", struct.pack("<I", 1 << 31), b"\x05\0\0\0{"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x10\0", struct.pack("<I", 1 << 31), b"\x05\0\0\0{", b"\x02\0\0\0hi"]
+)
 def test_what_is_no_frame_is_said_to_be_none(data) -> None:
     with pytest.raises(wire.WireError):
         wire.receive(io.BytesIO(data))
