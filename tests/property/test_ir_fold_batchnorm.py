@@ -9,8 +9,7 @@ from lmopt.pipeline.base import PassContext
 from lmopt.pipeline.manager import Pipeline, value_difference
 from tests.support.graphs import graphs
 
-KERNELS = ("conv2d", "depthwise_conv2d", "dense")
-KINDS = (*KERNELS * 2, *("batch_norm",) * 5, "relu", "relu6", "add", "mul", "concat")
+KINDS = (*("block",) * 4, "conv2d", "batch_norm", "relu", "add", "mul", "concat", "mean")
 FOLD = Pipeline.parse("fold-batchnorm")
 
 

@@ -18,11 +18,11 @@ from lmopt.ir.verify import verify
 from tests.support.graphs import GROWERS, graphs
 
 ANY = graphs(kinds=frozenset(GROWERS), initialized=False)
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=40, deadline=None)
 
 
 def test_the_strategy_draws_every_op():
-    assert set(GROWERS) | {"input"} == set(OPS)
+    assert set(GROWERS) - {"block"} | {"input"} == set(OPS)
 
 
 @FAST

@@ -192,6 +192,25 @@ def _pad(g: Grower, value: Value) -> Value:
     return g.add(Pad(*g.draw(st.tuples(*[st.integers(0, 2)] * 4))), value)
 
 
+def _block(g: Grower, value: Value) -> Value:
+    """The block detectors are made of: kernel, batch norm, activation."""
+    use_bias = g.draw(st.booleans())
+    filters = g.draw(st.integers(1, 3))
+    kernels: list[Op] = [Dense(filters, use_bias)]
+    if g.type(value).rank == 4:
+        multiplier = g.draw(st.integers(1, 2))
+        kernels += [
+            Conv2D(filters, kernel=g.draw(SIZES), use_bias=use_bias),
+            DepthwiseConv2D(kernel=g.draw(SIZES), multiplier=multiplier, use_bias=use_bias),
+        ]
+    block = [g.draw(st.sampled_from(kernels)), BatchNorm()]
+    block += g.draw(st.sampled_from([[], [Relu()], [Relu6()], [BatchNorm(1e-5)]]))
+    for op in block:
+        value = g.add(op, value)
+        g.values.append(value)
+    return value
+
+
 def _grid(g: Grower, value: Value) -> Value:
     """Through an integer grid and back, with an op that keeps the grid between."""
     dtype = g.draw(st.sampled_from([DType.I8, DType.U8, DType.I16]))
@@ -225,6 +244,7 @@ GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
     "reshape": _reshape,
     "constant": _constant,
     "pad": _pad,
+    "block": _block,
     "quantize": _grid,
     "dequantize": _grid,
 }
@@ -245,7 +265,7 @@ def graphs(
     Args:
         draw: Given by hypothesis.
         max_nodes: Growing steps; a step may add two or three nodes.
-        kinds: Op kinds to draw from; one that is listed twice comes twice as often.
+        kinds: Op kinds to draw from, or `block`; what is listed twice comes twice as often.
         initialized: Whether every weight has values; otherwise some are unset.
     """
     g = Grower(draw, initialized)
