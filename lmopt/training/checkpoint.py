@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ def save_checkpoint(path: Path, fingerprint: str, step: int, arrays: Sequence[Ar
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise BackendError(
             f"cannot write the checkpoint: {error.strerror or error}",
             where=str(path),

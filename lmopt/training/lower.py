@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Node
-from lmopt.ir.ops.convolution import Conv2D, DepthwiseConv2D
 from lmopt.training.backend import keras, tf
 from lmopt.training.weights import require_trainable, with_arrays
 
@@ -38,41 +37,51 @@ def _activate(node: Node, x: Tensor, weights: Mapping[str, Any]) -> Tensor:
 
 
 def _conv2d(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
-    op = node.op
-    assert isinstance(op, Conv2D)
+    op: Any = node.op
+    kernel = _spread(w["kernel"], op.dilation)
+    if op.groups == 1:
+        return _activate(node, tf.nn.conv2d(operands[0], kernel, op.stride, op.padding.upper()), w)
     # TensorFlow has no gradient of a grouped convolution on CPUs.
     parts = [
-        tf.nn.conv2d(x, kernel, op.stride, op.padding.upper(), dilations=op.dilation)
-        for x, kernel in zip(
-            tf.split(operands[0], op.groups, axis=-1) if op.groups > 1 else [operands[0]],
-            tf.split(w["kernel"], op.groups, axis=-1) if op.groups > 1 else [w["kernel"]],
+        tf.nn.conv2d(x, k, op.stride, op.padding.upper())
+        for x, k in zip(
+            tf.split(operands[0], op.groups, axis=-1),
+            tf.split(kernel, op.groups, axis=-1),
             strict=True,
         )
     ]
-    return _activate(node, tf.concat(parts, -1) if op.groups > 1 else parts[0], w)
+    return _activate(node, tf.concat(parts, -1), w)
 
 
 def _depthwise(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
-    op = node.op
-    assert isinstance(op, DepthwiseConv2D)
-    x, (vertical, horizontal) = operands[0], op.stride
-    if vertical == horizontal and (vertical == 1 or op.dilation == (1, 1)):
+    op: Any = node.op
+    x, kernel = operands[0], _spread(w["kernel"], op.dilation)
+    vertical, horizontal = op.stride
+    if vertical == horizontal:
         strides = (1, vertical, horizontal, 1)
-        y = tf.nn.depthwise_conv2d(
-            x, w["kernel"], strides, op.padding.upper(), dilations=op.dilation
-        )
-        return _activate(node, y, w)
-    # TensorFlow's kernel takes neither unequal strides nor stride with dilation: every window is
-    # computed, then the strided ones are picked.
+        return _activate(node, tf.nn.depthwise_conv2d(x, kernel, strides, op.padding.upper()), w)
+    # TensorFlow has no unequal strides here: every window is computed, then some are picked.
     if op.padding == "same":
-        x = tf.pad(x, [[0, 0], *(_same_margin(x, op, axis) for axis in (0, 1)), [0, 0]])
-    y = tf.nn.depthwise_conv2d(x, w["kernel"], (1, 1, 1, 1), "VALID", dilations=op.dilation)
+        margins = [_same_margin(x, kernel, op.stride, axis) for axis in (0, 1)]
+        x = tf.pad(x, [[0, 0], *margins, [0, 0]])
+    y = tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "VALID")
     return _activate(node, y[:, ::vertical, ::horizontal], w)
 
 
-def _same_margin(x: Tensor, op: DepthwiseConv2D, axis: int) -> list[int]:
-    size, stride = int(x.shape[axis + 1]), op.stride[axis]
-    reach = (op.kernel[axis] - 1) * op.dilation[axis] + 1
+def _spread(kernel: Tensor, dilation: tuple[int, int]) -> Tensor:
+    """Returns a kernel with its dilation as zeros: TensorFlow has no dilated gradient on CPUs."""
+    if dilation == (1, 1):
+        return kernel
+    (height, width, *channels), (down, across) = kernel.shape, dilation
+    cells = tf.reshape(kernel, (height, 1, width, 1, *channels))
+    spaced = tf.pad(cells, [[0, 0], [0, down - 1], [0, 0], [0, across - 1], [0, 0], [0, 0]])
+    full = tf.reshape(spaced, (height * down, width * across, *channels))
+    return full[: (height - 1) * down + 1, : (width - 1) * across + 1]
+
+
+def _same_margin(x: Tensor, kernel: Tensor, strides: tuple[int, int], axis: int) -> list[int]:
+    """Returns the zeros before and after that TensorFlow's SAME padding adds."""
+    size, reach, stride = int(x.shape[axis + 1]), int(kernel.shape[axis]), strides[axis]
     total = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return [total // 2, total - total // 2]
 
@@ -220,7 +229,7 @@ class Lowered:
 
     Attributes:
         graph: What was lowered.
-        model: Inputs and outputs are lists in the graph's order.
+        model: Takes a list of inputs in the graph's order, gives outputs by name.
         layers: The layer of every node, by node name.
     """
 
@@ -231,8 +240,7 @@ class Lowered:
     def run(self, inputs: Mapping[str, Tensor], *, training: bool = False) -> dict[str, Tensor]:
         """Returns the outputs by name."""
         feeds = [inputs[node.name] for node in self.graph.inputs]
-        results = self.model(feeds, training=training)
-        return {name: y for (name, _), y in zip(self.graph.outputs, results, strict=True)}
+        return dict(self.model(feeds, training=training))
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Returns the present weights by `node/parameter`."""
@@ -270,7 +278,8 @@ def lower(graph: Graph, make_layer: MakeLayer = NodeLayer) -> Lowered:
             operands = [tensors[value.node] for value in node.inputs] or [*feeds.values()][:1]
         tensors[node.name] = layer(operands if len(operands) > 1 else operands[0])
         layers[node.name] = layer
-    model = keras.Model([*feeds.values()], [tensors[value.node] for _, value in graph.outputs])
+    outputs = {name: tensors[value.node] for name, value in graph.outputs}
+    model = keras.Model([*feeds.values()], outputs)
     return Lowered(graph, model, layers)
 
 

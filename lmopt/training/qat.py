@@ -155,19 +155,21 @@ def round_graph(
     check_quantizable(graph)
 
     def layer(node: Node, name: str) -> NodeLayer:
-        if node.op.kind in FIXED_RANGES:
-            return RoundingLayer(
-                node, name, scheme, CalibratedRange(FIXED_RANGES[node.op.kind], 1.0)
-            )
-        if node.op.kind == "constant":
-            real = node.weight("value").real()
-            fixed = ValueRange(float(real.min()), float(real.max()))
-            return RoundingLayer(node, name, scheme, CalibratedRange(fixed, 1.0))
-        start = ranges.get(node.value)
-        result = None if start is None else CalibratedRange(start, decay)
+        start = _prescribed_range(node) or ranges.get(node.value)
+        # What a picture holds does not depend on the weights.
+        fixed = node.op.kind == "input" or _prescribed_range(node) is not None
+        result = None if start is None else CalibratedRange(start, 1.0 if fixed else decay)
         return RoundingLayer(node, name, scheme, result)
 
     return lower(graph, layer)
+
+
+def _prescribed_range(node: Node) -> ValueRange | None:
+    """Returns the range that the runtime's kernel or a constant's own values fix, else None."""
+    if node.op.kind == "constant":
+        real = node.weight("value").real()
+        return ValueRange(float(real.min()), float(real.max()))
+    return FIXED_RANGES.get(node.op.kind)
 
 
 def fit_quantized(
