@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,9 +76,9 @@ class AugmentPlan:
     @property
     def reach(self) -> float:
         """Returns how far from its centre a crop may look, as a part of its sides."""
-        angle = np.deg2rad(min(self.rotation_limit, 45.0))
-        turned = self.scale[1] * (1 + 3 * self.box_sigma) * (np.cos(angle) + np.sin(angle)) / 2
-        return float(turned + 3 * (self.shift_sigma + self.box_sigma))
+        angle = math.radians(min(self.rotation_limit, 45.0))
+        turned = self.scale[1] * (1 + 3 * self.box_sigma) * (math.cos(angle) + math.sin(angle)) / 2
+        return turned + 3 * (self.shift_sigma + self.box_sigma)
 
 
 NO_AUGMENTATION = AugmentPlan(
@@ -226,18 +226,21 @@ class TrainingFaces:
     def _draw_view(self, face: _Prepared, rng: np.random.Generator) -> Affine:
         plan = self.plan
         x0, y0, x1, y1 = face.box
-        sides = np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
-        jittered = np.array(face.box) + plan.box_sigma * rng.normal(size=4) * sides
-        frame = frame_of(cast(Box, tuple(jittered.tolist())), self.contract.crop)
-        width, height = np.array([frame.width, frame.height]) * rng.uniform(*plan.scale)
-        x, y = plan.shift_sigma * rng.normal(size=2) * (width, height) + (frame.x, frame.y)
+        wide, tall = plan.box_sigma * (x1 - x0), plan.box_sigma * (y1 - y0)
+        left, top, right, bottom, across, down = rng.normal(size=6).tolist()
+        box = (x0 + wide * left, y0 + tall * top, x1 + wide * right, y1 + tall * bottom)
+        frame = frame_of(box, self.contract.crop)
+        factor = rng.uniform(*plan.scale)
+        width, height = frame.width * factor, frame.height * factor
+        x = frame.x + plan.shift_sigma * width * across
+        y = frame.y + plan.shift_sigma * height * down
         angle = 0.0
         if rng.random() < plan.rotation_probability:
             limit = plan.rotation_limit
-            angle = np.deg2rad(np.clip(rng.normal(0.0, plan.rotation_sigma), -limit, limit))
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        linear = turn * (width, height)
-        return np.column_stack([linear, (x, y) - linear @ (0.5, 0.5)])
+            angle = math.radians(min(max(rng.normal(0.0, plan.rotation_sigma), -limit), limit))
+        cos, sin = math.cos(angle), math.sin(angle)
+        a, b, c, d = cos * width, -sin * height, sin * width, cos * height
+        return np.array([[a, b, x - (a + b) / 2], [c, d, y - (c + d) / 2]])
 
     def _draw_look(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         import cv2

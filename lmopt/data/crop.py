@@ -167,8 +167,9 @@ def warp(shrunk: Shrunk, to_picture: Affine, contract: Contract) -> NDArray[np.u
 
 def after(second: Affine, first: Affine) -> Affine:
     """Returns the affine map that applies `first`, then `second`."""
-    linear = second[:, :2] @ first[:, :2]
-    return np.column_stack([linear, transform(second, first[:, 2])])
+    both = second[:, :2] @ first
+    both[:, 2] += second[:, 2]
+    return both
 
 
 def transform(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,8 +183,10 @@ def transform(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64
 
 def invert(affine: Affine) -> Affine:
     """Returns the inverse map."""
-    linear = np.linalg.inv(affine[:, :2])
-    return np.column_stack([linear, -linear @ affine[:, 2]])
+    (a, b, x), (c, d, y) = affine.tolist()
+    area = a * d - b * c
+    inverse = [[d, -b, b * y - d * x], [-c, a, c * x - a * y]]
+    return np.asarray(inverse, np.float64) / area
 
 
 def cut(picture: NDArray[np.uint8], face: Face, contract: Contract) -> Crop:
