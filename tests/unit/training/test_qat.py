@@ -58,21 +58,23 @@ def test_forward_pass_is_what_the_quantized_graph_computes(scheme: QuantScheme) 
 
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_kernels_lie_on_the_grid_of_the_file(per_channel: bool) -> None:
-    from lmopt.training.backend import keras
+    from lmopt.training.backend import keras, tf
     from lmopt.training.qat import kernel_quantizer
 
     kernel = np.random.default_rng(0).normal(0.02, 0.1, (3, 3, 4, 5)).astype(np.float32)
     kernel[..., 2] = 0.0
     layer = keras.layers.Layer()
     quantizer = kernel_quantizer(per_channel, signed=per_channel)
-    got = quantizer(kernel, training=True, weights=quantizer.build(kernel.shape, "kernel", layer))
+    got = quantizer(
+        tf.constant(kernel), training=True, weights=quantizer.build(kernel.shape, "kernel", layer)
+    )
     stored = symmetric_kernel(kernel, 3) if per_channel else asymmetric_kernel(kernel)
     np.testing.assert_allclose(got, stored.real(), atol=1e-6)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (0.0, 0.17), (0.5, 3.0), (-7.0, -1.0)])
 def test_activations_lie_on_the_grid_of_the_file(low: float, high: float) -> None:
-    from lmopt.training.backend import keras
+    from lmopt.training.backend import keras, tf
     from lmopt.training.qat import CalibratedRange
 
     quantizer = CalibratedRange(ValueRange(low, high), decay=1.0)
@@ -80,22 +82,22 @@ def test_activations_lie_on_the_grid_of_the_file(low: float, high: float) -> Non
     x = np.linspace(low - 1, high + 1, 1001, dtype=np.float32)
     grid = activation_grid(ValueRange(low, high), DType.I8)
     wanted = grid.dequantize(grid.quantize(x, DType.I8))
-    difference = np.abs(quantizer(x, training=True, weights=state).numpy() - wanted)
+    difference = np.abs(quantizer(tf.constant(x), training=True, weights=state).numpy() - wanted)
     # Half a step is rounded up here and to even there.
     assert difference.max() < 1.001 * grid.scale[0]
     assert (difference > 1e-5).mean() < 0.01
 
 
 def test_ranges_start_at_calibration_and_follow_slowly() -> None:
-    from lmopt.training.backend import keras
+    from lmopt.training.backend import keras, tf
     from lmopt.training.qat import CalibratedRange
 
     quantizer = CalibratedRange(ValueRange(0.0, 0.17), decay=0.9)
     state = quantizer.build(None, "result", keras.layers.Layer())
     assert float(state["max_var"]) == pytest.approx(0.17)
-    quantizer(np.float32([-1.0, 0.27]), training=False, weights=state)
+    quantizer(tf.constant([-1.0, 0.27]), training=False, weights=state)
     assert float(state["max_var"]) == pytest.approx(0.17)
-    quantizer(np.float32([-1.0, 0.27]), training=True, weights=state)
+    quantizer(tf.constant([-1.0, 0.27]), training=True, weights=state)
     assert float(state["max_var"]) == pytest.approx(0.18)
     assert float(state["min_var"]) == pytest.approx(-0.1)
 
