@@ -232,9 +232,7 @@ class Runner:
 
 
 _CRASH_HINT = "this file cannot be used with this runtime; choose another pipeline or target"
-_HANG_HINT = (
-    "the file hangs the runtime or is very slow: allow more time, or choose another pipeline"
-)
+_HANG_HINT = "the file hangs the runtime or is very slow: allow more time, or another pipeline"
 _VERBS: Mapping[str, str] = {
     "load": "load",
     "run": "run",
