@@ -185,8 +185,9 @@ def invert(affine: Affine) -> Affine:
     """Returns the inverse map."""
     (a, b, x), (c, d, y) = affine.tolist()
     area = a * d - b * c
-    inverse = [[d, -b, b * y - d * x], [-c, a, c * x - a * y]]
-    return np.asarray(inverse, np.float64) / area
+    rows = [[d / area, -b / area, (b * y - d * x) / area]]
+    rows += [[-c / area, a / area, (c * x - a * y) / area]]
+    return np.array(rows, np.float64)
 
 
 def cut(picture: NDArray[np.uint8], face: Face, contract: Contract) -> Crop:
