@@ -50,8 +50,10 @@ class Scanner:
         return self.skip() == len(self.text)
 
     def sees(self, literal: str) -> bool:
-        """Returns whether `literal` comes next."""
-        return self.text.startswith(literal, self.skip())
+        """Returns whether `literal` comes next; a word only where it ends."""
+        end = self.skip() + len(literal)
+        cut = literal[-1].isalnum() and self.text[end : end + 1].isalnum()
+        return self.text.startswith(literal, self.position) and not cut
 
     def accept(self, literal: str) -> bool:
         """Returns whether `literal` came next, and steps over it."""

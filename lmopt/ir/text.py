@@ -202,8 +202,9 @@ class _Parser:
             shape.append(
                 None if scan.accept("?") else int(scan.match(_COUNT, "a dimension or '?'"))
             )
+        grid = self.grid()
         try:
-            return TensorType(DType(name), tuple(shape), self.grid())
+            return TensorType(DType(name), tuple(shape), grid)
         except GraphError as error:
             scan.fail(error.what, at=start)
 
@@ -211,7 +212,7 @@ class _Parser:
         scan = self.scanner
         if not scan.accept("<"):
             return None
-        start = scan.position
+        start = scan.skip()
         scales: list[float] = []
         zeros: list[int] = []
         while not scales or scan.accept(","):

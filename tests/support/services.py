@@ -1,0 +1,75 @@
+"""Services for passes under test: cheap, deterministic and real in what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lmopt.ir import DType, Graph, Value, ValueRange
+from lmopt.ir.interp import run
+from lmopt.pipeline.base import Need, Observer, PassContext, QuantScheme, SparsityPlan, TrainingPlan
+
+
+class NudgingTrainer:
+    """Trains by scaling every float weight a little, by an amount the seed decides."""
+
+    def __init__(self, digest: str = "nudging") -> None:
+        self.digest = digest
+        self.calls = 0
+
+    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
+        self.calls += 1
+        factor = np.float32(1 + np.random.default_rng(seed).uniform(0.001, 0.01))
+        edit = graph.edit()
+        for node in graph.nodes:
+            edit.set_weights(node.name, **{k: w.real() * factor for k, w in node.weights.items()})
+        return edit.done()
+
+    def sparsify(
+        self, graph: Graph, plan: TrainingPlan, sparsity: SparsityPlan, *, seed: int
+    ) -> Graph:
+        return self.finetune(graph, plan, seed=seed)
+
+    def quantization_aware(
+        self,
+        graph: Graph,
+        ranges: Mapping[Value, ValueRange],
+        scheme: QuantScheme,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+    ) -> tuple[Graph, Mapping[Value, ValueRange]]:
+        return self.finetune(graph, plan, seed=seed), ranges
+
+
+class DrawnCalibrator:
+    """Observes the interpreter's values on drawn inputs; the range is their minimum and maximum."""
+
+    digest = "drawn"
+
+    def ranges(
+        self,
+        graph: Graph,
+        values: Sequence[Value],
+        observer: Observer,
+        *,
+        faces: int,
+        storage: DType,
+    ) -> Mapping[Value, ValueRange]:
+        rng = np.random.default_rng(0)
+        inputs = {
+            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
+            for node in graph.inputs
+        }
+        seen = run(graph, inputs, all_values=True)
+        return {
+            v: ValueRange(float(seen[str(v)[1:]].min()), float(seen[str(v)[1:]].max()))
+            for v in values
+        }
+
+
+def full_context(seed: int = 0) -> PassContext:
+    """A context with every service that a registered pass may need."""
+    services = {Need.TRAINER: NudgingTrainer(), Need.CALIBRATOR: DrawnCalibrator()}
+    return PassContext(seed=seed, services=services)
