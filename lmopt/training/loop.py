@@ -212,13 +212,19 @@ class _Meter:
         self._losses: list[float] = []
         self._since = time.monotonic()
         self._step = start
+        self._warm = False
 
     def add(self, step: int, loss: float) -> None:
         self._losses.append(loss)
         now = time.monotonic()
         if self._course.on_progress is None:
             return
-        if now - self._since < PROGRESS_S and step < self._course.steps:
+        done = step == self._course.steps
+        if not self._warm and not done:
+            # The first step also traces the graph, which says nothing about speed.
+            self._warm, self._since, self._step = True, now, step
+            return
+        if now - self._since < PROGRESS_S and not done:
             return
         images = (step - self._step) * self._course.plan.batch
         mean = sum(self._losses) / len(self._losses)

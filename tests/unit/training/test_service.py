@@ -95,6 +95,16 @@ def test_an_untrained_graph_is_refused_before_a_process_starts(faces: Dataset) -
     assert service._process is None
 
 
+def test_the_process_ends_with_the_program_that_started_it() -> None:
+    command = [sys.executable, "-m", "lmopt.training.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.slow
 def test_finetune_repeats_and_reports(
     service: TrainingService, progress: list[TrainingProgress]
