@@ -229,12 +229,18 @@ def value_difference(before: Graph, after: Graph, seed: int) -> float:
     rng = np.random.default_rng(seed)
     inputs = {node.name: _draw(node.results[0], rng) for node in before.inputs}
     old, new = run(before, inputs), run(after, inputs)
-    worst = 0.0
-    for name, values in old.items():
-        size = max(float(np.abs(values).max(initial=0.0)), 1e-30)
-        gap = np.abs(values.astype(np.float64) - new[name].astype(np.float64))
-        worst = max(worst, float(gap.max(initial=0.0)) / size)
-    return worst
+    return max((_gap(values, new[name]) for name, values in old.items()), key=_nan_last)
+
+
+def _gap(old: NDArray[np.generic], new: NDArray[np.generic]) -> float:
+    a, b = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    size = max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)), 1e-30)
+    return float(np.abs(a[~same] - b[~same]).max(initial=0.0)) / size
+
+
+def _nan_last(value: float) -> float:
+    return float("inf") if np.isnan(value) else value
 
 
 def _draw(type: TensorType, rng: np.random.Generator) -> NDArray[np.generic]:

@@ -49,8 +49,11 @@ def parse_pipeline(text: str) -> tuple[PassSpec, ...]:
             scan.fail("a trailing comma", at=text.rindex(","))
         start = scan.skip()
         name = scan.match(_NAME, "the name of a pass")
-        options = scan_fields(scan, "}") if scan.accept("{") else {}
-        specs.append(PassSpec(name, options, (start, scan.position)))
+        end, options = scan.position, {}
+        if scan.accept("{"):
+            options = scan_fields(scan, "}")
+            end = scan.position
+        specs.append(PassSpec(name, options, (start, end)))
         if scan.done:
             break
         if not scan.accept(","):
