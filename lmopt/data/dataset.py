@@ -74,12 +74,12 @@ class Dataset:
 
         Raises:
             InputError: Two faces have one id, a face does not fit the scheme or has coordinates
-                that are no numbers, or a picture is missing.
+                that are not finite, or a picture is missing.
         """
         kept = tuple(faces)
         first: dict[str, Face] = {}
         for face in kept:
-            _check_landmarks(face, scheme)
+            _check_numbers(face, scheme)
             if (twin := first.setdefault(face.id, face)) is not face:
                 raise InputError(
                     f"face '{face.id}' was already given at {twin.where}",
@@ -196,7 +196,7 @@ def _picture_signature(face: Face) -> bytes:
         ) from error
 
 
-def _check_landmarks(face: Face, scheme: LandmarkScheme) -> None:
+def _check_numbers(face: Face, scheme: LandmarkScheme) -> None:
     if face.landmarks.shape != (scheme.count, 2):
         raise InputError(
             f"{len(face.landmarks)} landmarks, wanted {scheme.count} of '{scheme.name}'",
@@ -208,6 +208,12 @@ def _check_landmarks(face: Face, scheme: LandmarkScheme) -> None:
         x, y = face.landmarks[bad[0]]
         raise InputError(
             f"landmark {bad[0]} is ({x:g}, {y:g}), wanted numbers",
+            where=face.where,
+            hint="correct or remove this annotation",
+        )
+    if face.box is not None and not np.isfinite(face.box).all():
+        raise InputError(
+            f"box {face.box}, wanted numbers",
             where=face.where,
             hint="correct or remove this annotation",
         )
