@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from lmopt.errors import GraphError
+from lmopt.errors import BackendError, GraphError
 from lmopt.ir.graph import Graph, Node
 from lmopt.ir.ops import Constant, Dequantize, Input, Quantize
 from lmopt.ir.types import DType, Quant, TensorType
@@ -22,6 +23,18 @@ FIXED_GRIDS: Mapping[tuple[str, DType], Quant] = {
     ("tanh", DType.I8): Quant.per_tensor(1 / 128, 0),
     ("tanh", DType.U8): Quant.per_tensor(1 / 128, 128),
 }
+# How many steps of the result one step of what is summed or multiplied may be. Beyond 256 the
+# result has no room for a single step, and XNNPACK refuses the whole file (kernels) or gives wrong
+# numbers (sums and products). Source: tried on LiteRT 2.3; hard_swish: activations.cc, Prepare.
+STEP_RATIOS: Mapping[str, int] = {
+    "conv2d": 256,
+    "depthwise_conv2d": 256,
+    "dense": 256,
+    "add": 256,
+    "sub": 256,
+    "mul": 256,
+    "hard_swish": 128,
+}
 _CHANNEL_AXES: Mapping[str, tuple[int, ...]] = {
     "conv2d": (3,),
     "depthwise_conv2d": (2, 3),
@@ -34,6 +47,7 @@ def check(graph: Graph) -> None:
 
     Raises:
         GraphError: The first thing that cannot, at its node.
+        BackendError: A grid, correct in itself, that is too fine for the runtime's kernels.
     """
     verify(graph)
     for node in graph.nodes:
@@ -46,6 +60,7 @@ def check(graph: Graph) -> None:
         elif not isinstance(node.op, Input):
             _check_types(node, graph.input_types(node))
             _check_weights(node)
+            _check_step_ratio(node, graph.input_types(node))
     for name, value in graph.outputs:
         if isinstance(graph.producer(value).op, Input):
             raise GraphError(f"output '{name}' is the input {value}: nothing computes it")
@@ -121,6 +136,23 @@ def _check_kernel_grid(node: Node, result: TensorType) -> None:
             node,
             f"a kernel scale per output channel lies on axis {' or '.join(map(str, axes))}; got "
             f"{len(grid.scale)} scales on axis {axis} of {node.weight('kernel').type}",
+        )
+
+
+def _check_step_ratio(node: Node, operands: tuple[TensorType, ...]) -> None:
+    grid, limit = node.results[0].quant, STEP_RATIOS.get(node.op.kind)
+    if grid is None or limit is None:
+        return
+    steps = [tensor.quant.scale[0] for tensor in operands if tensor.quant is not None]
+    if "kernel" in node.weights:
+        steps.append(max(_grid(node, "kernel").scale))
+    step = math.prod(steps) if "kernel" in node.weights or node.op.kind == "mul" else max(steps)
+    if step >= limit * grid.scale[0]:
+        raise BackendError(
+            f"one step of the operands is {step / grid.scale[0]:.4g} steps of the result; "
+            f"the runtime takes less than {limit}",
+            where=f"%{node.name}",
+            hint="calibrate the result's range on more faces: it came out far too narrow",
         )
 
 

@@ -14,7 +14,8 @@ def emit(graph: Graph, *, metadata: Mapping[str, str] | None = None) -> bytes:
     """Returns the TFLite file of a graph; equal graphs give equal bytes.
 
     Tensors and the signature `serving_default` carry the names of the graph's inputs and outputs.
-    An unknown batch is written as 1 and may be resized.
+    An unknown batch is written as 1 and may be resized. A kernel without a bias gets zeros, since
+    delegates want one; batch norms become a product and a sum.
 
     Args:
         graph: Float, float with float16 weights, or full integer on the grids it carries.
@@ -22,6 +23,7 @@ def emit(graph: Graph, *, metadata: Mapping[str, str] | None = None) -> bytes:
 
     Raises:
         GraphError: Weights without values, or what the runtime would refuse.
+        BackendError: A grid that is too fine for the runtime's kernels.
     """
     check(graph)
     writer = Writer(graph)

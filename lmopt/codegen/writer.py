@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from lmopt.errors import GraphError
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.types import DType, Quant, TensorType, Weight
 
@@ -27,13 +29,14 @@ TENSOR_TYPES: Mapping[DType, int] = {
 }
 SCHEMA_VERSION = 3
 SIGNATURE = "serving_default"
+_LARGEST = 2**31 - 2**20  # offsets are 31 bits; the rest of the file fits into a megabyte
 _ALIGNMENT = 16  # the schema's force_align on buffers; kernels map weights in place
 
 
 class _Buffer:
     """Stands for the schema's BufferT, whose own packing ignores the alignment."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self.data = data
 
     def Pack(self, builder: Any) -> int:
@@ -61,7 +64,8 @@ class Writer:
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[tuple[int, int], int] = {}
-        self._buffers: dict[bytes, int] = {b"": 0}
+        self._buffers = [_Buffer(b"")]
+        self._shared: dict[bytes, int] = {}
         self._values: dict[Value, int] = {}
         self._names = {node.name for node in graph.inputs} | {name for name, _ in graph.outputs}
         self._reserved = {value: name for name, value in reversed(graph.outputs)}
@@ -80,14 +84,14 @@ class Writer:
 
     def constant(self, name: str, array: Array, quant: Quant | None = None) -> int:
         """Returns a new constant tensor; float16 comes back through a DEQUANTIZE as float32."""
-        return self._stored(self._fresh(name), array, quant)
+        return self._store(self._fresh(name), array, quant)
 
     def constant_value(self, node: Node) -> None:
         """Makes the tensor of a constant node."""
         weight = node.weight("value")
         assert weight.array is not None
         name = self._reserved.get(node.value) or self._fresh(node.name)
-        self._values[node.value] = self._stored(
+        self._values[node.value] = self._store(
             name, weight.array, weight.type.quant, widen=node.results[0].dtype is DType.F32
         )
 
@@ -149,11 +153,11 @@ class Writer:
         inputs = [(node.name, self.tensor(node.value)) for node in self.graph.inputs]
         outputs = [(name, self.tensor(value)) for name, value in self.graph.outputs]
         # An own buffer each: readers of metadata look for entries by buffer.
+        texts = [_Buffer(text.encode()) for text in metadata.values()]
         entries = [
             schema.MetadataT(name=name, buffer=len(self._buffers) + position)
             for position, name in enumerate(metadata)
         ]
-        texts = [_Buffer(text.encode()) for text in metadata.values()]
         model = schema.ModelT(
             version=SCHEMA_VERSION,
             description="lmopt",
@@ -172,7 +176,7 @@ class Writer:
                     outputs=[index for _, index in outputs],
                 )
             ],
-            buffers=[*(_Buffer(data) for data in self._buffers), *texts],
+            buffers=[*self._buffers, *texts],
             metadata=entries,
             signatureDefs=[
                 schema.SignatureDefT(
@@ -182,11 +186,19 @@ class Writer:
                 )
             ],
         )
-        builder = flatbuffers.Builder(1024)
+        # Room for everything at once: growing would copy hundreds of megabytes again and again.
+        weights = sum(len(buffer.data) + _ALIGNMENT for buffer in model.buffers)
+        if weights > _LARGEST:
+            raise GraphError(
+                f"the weights take {weights} bytes; a TFLite file holds {_LARGEST} at most",
+                where=self.graph.name,
+                hint="shrink the widest dense layer, or use float16 or int8 weights",
+            )
+        builder = flatbuffers.Builder(weights + 1024 * (len(self._tensors) + 16))
         builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-        return bytes(builder.Output())
+        return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
-    def _stored(self, name: str, array: Array, quant: Quant | None, *, widen: bool = True) -> int:
+    def _store(self, name: str, array: Array, quant: Quant | None, *, widen: bool = True) -> int:
         weight = Weight.of(array, quant)
         if weight.type.dtype is not DType.F16 or not widen:
             return self._constant(name, weight)
@@ -198,8 +210,13 @@ class Writer:
 
     def _constant(self, name: str, weight: Weight) -> int:
         assert weight.array is not None
-        data = weight.array.astype(weight.array.dtype.newbyteorder("<")).tobytes()
-        return self._add(name, weight.type, self._buffers.setdefault(data, len(self._buffers)))
+        little = np.ascontiguousarray(weight.array, weight.array.dtype.newbyteorder("<"))
+        data = little.reshape(-1).view(np.uint8).data
+        key = hashlib.blake2b(data, digest_size=16).digest()
+        if key not in self._shared:
+            self._shared[key] = len(self._buffers)
+            self._buffers.append(_Buffer(data))
+        return self._add(name, weight.type, self._shared[key])
 
     def _add(self, name: str, type: TensorType, buffer: int) -> int:
         quant = type.quant

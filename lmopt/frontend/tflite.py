@@ -13,7 +13,7 @@ def read(data: bytes, where: str) -> tuple[Graph, dict[str, str]]:
     """Returns the graph of a TFLite file and its metadata texts.
 
     Nodes are called after the tensors they give. Float16 weights stay float16, grids stay as
-    they are in the file.
+    they are in the file, zeros that stand for a missing bias stay zeros.
 
     Args:
         data: The file.

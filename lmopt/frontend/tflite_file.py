@@ -222,7 +222,7 @@ class TfliteFile:
             raise self._error(
                 f"corrupt model: tensor '{name}' has {len(content)} bytes of values, wanted {want}"
             )
-        return np.frombuffer(content.tobytes(), little).reshape(dims).astype(dtype.numpy)
+        return np.frombuffer(content.data, little).reshape(dims).astype(dtype.numpy)
 
     def _buffer(self, index: int) -> NDArray[np.uint8] | None:
         buffers = _list(self._model.buffers)

@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lmopt.codegen import writer
+from lmopt.codegen.legality import STEP_RATIOS
 from lmopt.codegen.tflite import emit
-from lmopt.errors import GraphError
+from lmopt.errors import BackendError, GraphError
 from lmopt.ir import Edit, Graph, Quant, TensorType, Weight, ops
 from lmopt.ir.types import DType
+from lmopt.runtime.runner import Runner
 from tests.support import op_zoo
 
 
@@ -147,3 +150,51 @@ def test_an_unverified_graph_is_verified():
                 (("landmarks", replace(graph.outputs[0][1], node="nowhere")),),
             )
         )
+
+
+def too_fine(op, ratio):
+    """input(s) -> op, one step of the operands being `ratio` steps of the result."""
+    edit = Edit("fine")
+    grid = Quant.per_tensor(1.0, 0)
+    x = edit.input("image", (None, 4, 4, 3))
+    edit.set_type(x, TensorType(DType.I8, (None, 4, 4, 3), Quant.per_tensor(ratio, 0)))
+    operands = [x]
+    if op.arity == 2:
+        operands.append(edit.input("other", (None, 4, 4, 3)))
+        edit.set_type(operands[1], TensorType(DType.I8, (None, 4, 4, 3), grid))
+    weights = {
+        key: stored(shape, DType.I32 if key == "bias" else DType.I8, grid)
+        for key, shape in op.params([I8]).items()
+    }
+    if "bias" in weights:
+        weights["bias"] = stored((3,), DType.I32, Quant.per_tensor(ratio, 0))
+    y = edit.add("node", op, *operands, weights=weights, type=replace(I8, quant=grid))
+    edit.output("landmarks", y)
+    return edit.done()
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        POINT,
+        ops.DepthwiseConv2D(),
+        ops.Dense(3),
+        ops.Add(),
+        ops.Sub(),
+        ops.Mul(),
+        ops.HardSwish(),
+    ],
+    ids=lambda op: op.kind,
+)
+def test_a_grid_too_fine_for_the_kernels_is_a_failed_candidate(op):
+    limit = STEP_RATIOS[op.kind]
+    with pytest.raises(BackendError, match=rf"is {limit} steps of the result.* less than {limit}"):
+        emit(too_fine(op, float(limit)))
+    with Runner(emit(too_fine(op, limit * 0.99))) as runner:  # what is let through loads
+        assert runner.outputs[0].name == "landmarks"
+
+
+def test_weights_beyond_what_a_file_holds(monkeypatch):
+    monkeypatch.setattr(writer, "_LARGEST", 1000)
+    with pytest.raises(GraphError, match=r"the weights take \d+ bytes; a TFLite file holds 1000"):
+        emit(op_zoo.detector())
