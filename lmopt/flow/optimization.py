@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmopt.cost.estimate import estimate
-from lmopt.data.dataset import SPLITS, Dataset
+from lmopt.data.dataset import SPLITS
 from lmopt.detector.detector import Detector
 from lmopt.errors import BackendError, PassError, SearchError, UsageError
 from lmopt.exploration.candidate import Candidate, Failure, Latency, Trained
@@ -19,14 +19,16 @@ from lmopt.exploration.result import Dominated, OptimizeResult
 from lmopt.flow import events
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
-from lmopt.flow.journal import Journal, file_digest, key_of
+from lmopt.flow.journal import Journal, key_of
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.sources import load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.frontend.tflite import read
 from lmopt.latency import harness, host
 from lmopt.latency.measurement import Measurement
+from lmopt.pipeline.base import Need, Pass
 from lmopt.pipeline.manager import Pipeline
+from lmopt.runtime.runner import file_digest
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
 
@@ -81,7 +83,10 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         usable, refused = _constrain(candidates, base, request)
         front = Front.of(usable, lambda c: c.objectives)
         listen(events.Activity("scoring the front on the test faces"))
-        tested = {c.trained.digest: bench.score(_bytes(c), "test") for c in (base, *front.points)}
+        tested = {
+            c.trained.digest: bench.score(Path(c.trained.model), "test")
+            for c in (base, *front.points)
+        }
 
     def with_test(candidate: Candidate) -> Candidate:
         return replace(candidate, nme_percent=tested[candidate.trained.digest].nme_percent)
@@ -123,14 +128,15 @@ def default_folder(detector: Detector, target: Target) -> Path:
 
 def scaled(pipeline: Pipeline, effort: float) -> Pipeline:
     """Returns the pipeline with the epochs of every training pass multiplied by `effort`."""
-    return Pipeline(
-        tuple(
-            dataclasses.replace(item, epochs=item.epochs * effort)  # type: ignore[attr-defined]
-            if any(field.name == "epochs" for field in dataclasses.fields(item))
-            else item
-            for item in pipeline.passes
-        )
-    )
+    return Pipeline(tuple(_scaled(item, effort) for item in pipeline.passes))
+
+
+def _scaled(item: Pass, effort: float) -> Pass:
+    options = {field.name for field in dataclasses.fields(item)}
+    if "epochs" not in options or Need.TRAINER not in item.required():
+        return item
+    changes: dict[str, Any] = {"epochs": getattr(item, "epochs") * effort}  # noqa: B009 - an option
+    return replace(item, **changes)
 
 
 def _pipelines(request: OptimizeRequest, target: Target) -> tuple[Pipeline, ...]:
@@ -214,10 +220,6 @@ def _key(bench: Workbench, pipeline: Pipeline, seed: int) -> str:
             **environment(),
         }
     )
-
-
-def _bytes(candidate: Candidate) -> bytes:
-    return Path(candidate.trained.model).read_bytes()
 
 
 def _is_measured(target: Target, request: OptimizeRequest) -> bool:

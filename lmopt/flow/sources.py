@@ -17,6 +17,11 @@ from lmopt.flow.events import Activity, Listener, ignore
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 RENDERED = {"train": 3000, "validation": 300, "test": 300}
 """Faces per split of the embedded dataset."""
+RENDERED_WORD = "rendered"
+"""Names the embedded dataset where a path is expected."""
+
+Faces = Dataset | Sequence[str | Path] | str | Path | None
+"""What stands for faces in calls: a dataset, one or several folders, `rendered`, or None."""
 
 
 def load(source: str | Path, *, contract: Contract | Path | None = None) -> Detector:
@@ -31,8 +36,11 @@ def load(source: str | Path, *, contract: Contract | Path | None = None) -> Dete
         InputError: The file is missing, broken or holds what lmopt cannot read.
     """
     detector = _from_file(Path(source)) if _is_path(source) else _from_zoo(str(source))
-    if contract is None:
-        return detector
+    return detector if contract is None else with_contract(detector, contract)
+
+
+def with_contract(detector: Detector, contract: Contract | Path) -> Detector:
+    """Returns the detector with another contract, or raises InputError when it does not fit."""
     given = contract if isinstance(contract, Contract) else load_contract(contract)
     _check_contract(detector, given)
     return replace(detector, contract=given)
@@ -51,9 +59,42 @@ def load_model_file(path: Path) -> tuple[bytes, Contract | None]:
     return data, None if text is None else contract_from_json(text, str(path))
 
 
+def no_contract(name: str) -> InputError:
+    """Returns the error for a model whose answers cannot be read."""
+    return InputError(
+        "the model has no contract (input size, colour, normalisation, crop, output), "
+        "so its landmarks cannot be read",
+        where=name,
+        hint="give --contract FILE.toml, or let "
+        f"`lmopt inspect {name} --guess-contract --data DIR` rank the plausible ones",
+    )
+
+
 def is_model_file(source: str | Path) -> bool:
     """Returns whether a source is a ready .tflite."""
     return Path(source).suffix == ".tflite"
+
+
+def as_detector(source: str | Path | Detector, contract: Contract | Path | None) -> Detector:
+    """Returns a loaded detector; see `load`."""
+    if not isinstance(source, Detector):
+        return load(source, contract=contract)
+    return source if contract is None else with_contract(source, contract)
+
+
+def as_faces(data: Faces, contract: Contract | None, listen: Listener = ignore) -> Dataset:
+    """Returns the faces a call means; None means the embedded rendered ones."""
+    if isinstance(data, Dataset):
+        return data
+    if data is None:
+        return load_faces((), contract, listen)
+    paths = [data] if isinstance(data, str | Path) else data
+    return load_faces([Path(path) for path in paths], contract, listen)
+
+
+def is_rendered(paths: Sequence[Path]) -> bool:
+    """Returns whether `paths` mean the embedded rendered faces."""
+    return not paths or [str(path) for path in paths] == [RENDERED_WORD]
 
 
 def load_faces(
@@ -64,7 +105,7 @@ def load_faces(
     Raises:
         InputError: A folder that cannot be read as faces.
     """
-    if paths:
+    if not is_rendered(paths):
         return load_dataset(paths, scheme=None if contract is None else contract.scheme)
     from lmopt.data.synthetic.dataset import rendered_dataset
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,35 +12,34 @@ from typing import Self
 from lmopt.calibration.observe import FaceCalibrator
 from lmopt.codegen.tflite import emit
 from lmopt.cost.estimate import TargetCost
-from lmopt.data.dataset import Dataset
-from lmopt.detector.contract import Contract
+from lmopt.data.dataset import Dataset, Split
 from lmopt.detector.detector import Detector
 from lmopt.detector.document import CONTRACT_KEY, contract_to_json
 from lmopt.flow.events import Listener, PassProgress, Training, ignore
 from lmopt.ir.graph import Graph
+from lmopt.latency import host
 from lmopt.pipeline.base import Need, PassContext
 from lmopt.pipeline.cache import PipelineCache
 from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
-from lmopt.scoring.protocols import Score, evaluate_file
+from lmopt.scoring.protocols import Score, ScoringProtocol
 from lmopt.target.profile import Target
 from lmopt.training.service import TrainingService
 
 
 @dataclass(frozen=True)
 class GraphScorer:
-    """Scores graphs by their emitted files on validation faces."""
+    """Scores graphs by their emitted files; implements `lmopt.pipeline.base.Scorer`."""
 
-    faces: Dataset
-    contract: Contract
+    protocol: ScoringProtocol
 
     @property
     def digest(self) -> str:
         """Returns the digest of the faces."""
-        return self.faces.digest
+        return self.protocol.dataset.digest
 
     def nme_percent(self, graph: Graph) -> float:
         """Returns the validation NME in percent."""
-        return evaluate_file(emit(graph), self.contract, self.faces).nme_percent
+        return self.protocol.score(emit(graph)).nme_percent
 
 
 class Workbench:
@@ -76,6 +75,7 @@ class Workbench:
         self._listen = listen
         self._threads = threads
         self._stack = ExitStack()
+        self._protocols: dict[Split, ScoringProtocol] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +117,7 @@ class Workbench:
         if self.faces is not None and contract is not None:
             services[Need.TRAINER] = self._trainer
             services[Need.CALIBRATOR] = self._calibrator
-            services[Need.SCORER] = GraphScorer(self.faces.split("validation"), contract)
+            services[Need.SCORER] = GraphScorer(self.protocol("validation"))
         if self.target is not None:
             services[Need.COST] = TargetCost(self.target)
         return PassContext(
@@ -135,13 +135,15 @@ class Workbench:
         def observe(event: PassEvent) -> None:
             self._listen(PassProgress(str(pipeline), event))
 
-        return pipeline.run(
-            self.detector.graph,
-            self.context(),
-            observe=observe,
-            cache=self._cache,
-            verify_each=verify_each,
-        )
+        trains = any(Need.TRAINER in item.required() for item in pipeline.passes)
+        with host.exclusive("training") if trains else nullcontext():
+            return pipeline.run(
+                self.detector.graph,
+                self.context(),
+                observe=observe,
+                cache=self._cache,
+                verify_each=verify_each,
+            )
 
     def file(self, graph: Graph) -> bytes:
         """Returns the .tflite of a graph, the contract in its metadata."""
@@ -151,12 +153,15 @@ class Workbench:
             metadata=None if contract is None else {CONTRACT_KEY: contract_to_json(contract)},
         )
 
-    def score(self, model: bytes, split: str) -> Score:
+    def protocol(self, split: Split) -> ScoringProtocol:
+        """Returns the scoring of one split; its faces are cropped once."""
+        if split not in self._protocols:
+            assert self.faces is not None
+            self._protocols[split] = ScoringProtocol(
+                self.detector.require_contract(), self.faces.split(split)
+            )
+        return self._protocols[split]
+
+    def score(self, model: bytes | Path, split: Split) -> Score:
         """Returns the score of a file on one split of the faces."""
-        assert self.faces is not None
-        return evaluate_file(
-            model,
-            self.detector.require_contract(),
-            self.faces.split(split),  # type: ignore[arg-type]
-            threads=self._threads,
-        )
+        return self.protocol(split).score(model, threads=self._threads)

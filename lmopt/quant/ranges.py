@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from lmopt.errors import GraphError
 from lmopt.ir.types import DType, ValueRange
-from lmopt.quant.grid import activation_grid
+from lmopt.quant.grid import STEPS, activation_grid
 
 PERCENTILE = 99.99
 """Share of values (in percent) the percentile observer keeps, half of the rest cut at each end."""
+
+
+BINS_PER_STEP = 8
+"""Histogram bins per step of the grid in the search for the least squared error."""
 
 
 class ActivationSample:
@@ -59,25 +63,29 @@ def percentile(sample: ActivationSample, storage: DType) -> ValueRange:
 def mean_squared_error(sample: ActivationSample, storage: DType) -> ValueRange:
     """Returns the range whose 8-bit grid has the least mean squared error on the sample.
 
-    Both ends shrink together first, then each end alone, over a fixed ladder of factors.
+    Both ends shrink together first, then each end alone, over a fixed ladder of factors. The error
+    is taken over a histogram of the sample, `BINS_PER_STEP` times finer than the grid.
     """
-    values = sample.values.astype(np.float64)
-    ladder = np.linspace(1.0, 0.4, 31)
     low, high = min(sample.low, 0.0), max(sample.high, 0.0)
-    both = min(ladder, key=lambda f: _squared_error(values, low * f, high * f, storage))
+    if low == high:
+        return ValueRange(low, high)
+    counts, edges = np.histogram(sample.values, bins=BINS_PER_STEP * STEPS, range=(low, high))
+    values = (edges[:-1] + edges[1:]) / 2.0
+
+    def error(low: float, high: float) -> float:
+        grid = activation_grid(ValueRange(low, high), storage)
+        least, greatest = storage.bounds
+        zero, scale = grid.zero_point[0], grid.scale[0]
+        stored = np.clip(np.rint(values / scale) + zero, least, greatest)
+        return float(counts @ ((stored - zero) * scale - values) ** 2)
+
+    ladder = np.linspace(1.0, 0.4, 31)
+    both = min(ladder, key=lambda factor: error(low * factor, high * factor))
     low, high = low * both, high * both
     for _ in range(2):
-        low *= min(ladder[:16], key=lambda f: _squared_error(values, low * f, high, storage))
-        high *= min(ladder[:16], key=lambda f: _squared_error(values, low, high * f, storage))
+        low *= min(ladder[:16], key=lambda factor: error(low * factor, high))
+        high *= min(ladder[:16], key=lambda factor: error(low, high * factor))
     return ValueRange(float(low), float(high))
-
-
-def _squared_error(values: NDArray[np.float64], low: float, high: float, storage: DType) -> float:
-    grid = activation_grid(ValueRange(low, high), storage)
-    least, greatest = storage.bounds
-    zero, scale = grid.zero_point[0], grid.scale[0]
-    stored = np.clip(np.rint(values / scale) + zero, least, greatest)
-    return float(np.mean(((stored - zero) * scale - values) ** 2))
 
 
 OBSERVERS: Mapping[str, Callable[[ActivationSample, DType], ValueRange]] = {

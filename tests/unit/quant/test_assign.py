@@ -1,0 +1,146 @@
+"""Float graphs put on grids: who shares one, what is inserted, what is refused."""
+
+import numpy as np
+import pytest
+
+from lmopt.errors import PassError
+from lmopt.ir.edit import Edit
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.interp import run
+from lmopt.ir.ops import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2D,
+    Dense,
+    MaxPool2D,
+    Mean,
+    Reshape,
+    Sigmoid,
+)
+from lmopt.ir.types import DType, Quant, ValueRange
+from lmopt.pipeline.base import QuantScheme
+from lmopt.quant.assign import plan_grids, quantize_graph
+
+INT8 = QuantScheme(DType.I8, per_channel=True)
+UINT8 = QuantScheme(DType.U8, per_channel=False)
+
+
+def detector(seed: int = 0) -> Graph:
+    """A convolution with a pool, a skip, a two-branch concat and a dense head."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> np.ndarray:
+        return (rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
+
+    edit = Edit("tiny")
+    image = edit.input("image", (None, 8, 8, 3))
+    conv = edit.add(
+        "conv",
+        Conv2D(4, activation="relu"),
+        image,
+        weights={"kernel": draw(3, 3, 3, 4), "bias": draw(4)},
+    )
+    pool = edit.add("pool", MaxPool2D(), conv)
+    skip = edit.add("skip", Conv2D(4), pool, weights={"kernel": draw(3, 3, 4, 4), "bias": draw(4)})
+    total = edit.add("total", Add(), pool, skip)
+    mean = edit.add("mean", Mean(), total)
+    flat = edit.add("flat", Reshape((-1,)), total)
+    both = edit.add("both", Concat(), mean, flat)
+    head = edit.add("head", Dense(6), both, weights={"kernel": draw(68, 6), "bias": draw(6)})
+    edit.output("landmarks", head)
+    return edit.done()
+
+
+def ranges_of(graph: Graph, images: np.ndarray) -> dict[Value, ValueRange]:
+    values = run(graph, {"image": images}, all_values=True)
+    found = {}
+    for owner in plan_grids(graph).owners:
+        array = values[owner.node]
+        found[owner] = ValueRange(min(0.0, float(array.min())), max(0.0, float(array.max())))
+    found[Value("image")] = ValueRange(0.0, 1.0)
+    return found
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(3).random((6, 8, 8, 3)).astype(np.float32)
+
+
+def test_pools_share_their_operands_grid_and_concat_claims_lonely_operands():
+    plan = plan_grids(detector())
+    assert plan.owner[Value("pool")] == Value("conv")
+    assert plan.owner[Value("mean")] == Value("both")
+    # `flat` leads back to `total`, which `mean` reads as well: it keeps its own grid.
+    assert plan.owner[Value("flat")] == Value("total")
+    assert plan.separated == {("both", 1)}
+
+
+@pytest.mark.parametrize(("scheme", "limit"), [(INT8, 0.02), (UINT8, 0.03)], ids=["int8", "uint8"])
+def test_the_integer_graph_computes_nearly_the_same(scheme, limit, images):
+    graph = detector()
+    quantized = quantize_graph(graph, ranges_of(graph, images), scheme)
+    want = run(graph, {"image": images})["landmarks"]
+    got = run(quantized, {"image": images})["landmarks"]
+    assert got.dtype == np.float32
+    assert np.abs(got - want).max() <= limit * (want.max() - want.min())
+    assert np.abs(got - want).max() > 0
+
+
+def test_a_separated_operand_gets_a_requantization_onto_the_concats_grid(images):
+    graph = detector()
+    quantized = quantize_graph(graph, ranges_of(graph, images), INT8)
+    both = quantized.node("both")
+    between = quantized.node(both.inputs[1].node)
+    assert between.op.kind == "quantize"
+    assert between.results[0].quant == both.results[0].quant
+
+
+def test_byte_input_and_output_carry_the_same_values_as_storage(images):
+    graph = detector()
+    ranges = ranges_of(graph, images)
+    pixels = np.rint(images * 255).astype(np.uint8)
+    quantized = quantize_graph(graph, ranges, INT8, input_type="uint8", output_type="uint8")
+    source = quantized.inputs[0].results[0]
+    assert source.dtype is DType.U8 and source.quant == Quant.per_tensor(1 / 255, 0)
+    result = quantized.type(dict(quantized.outputs)["landmarks"])
+    assert result.dtype is DType.U8 and result.quant is not None
+    answer = result.quant.dequantize(run(quantized, {"image": pixels})["landmarks"])
+    same = quantize_graph(graph, ranges, INT8)
+    want = run(same, {"image": pixels.astype(np.float32) / 255})["landmarks"]
+    assert np.array_equal(answer, want)
+
+
+def test_sigmoid_gets_the_grid_the_runtime_prescribes():
+    edit = Edit("s")
+    image = edit.input("image", (None, 4))
+    edit.output("y", edit.add("y", Sigmoid(), image))
+    graph = edit.done()
+    result = quantize_graph(graph, {Value("image"): ValueRange(-4, 4)}, INT8, output_type="int8")
+    assert result.node("y").results[0].quant == Quant.per_tensor(1 / 256, -128)
+
+
+def test_batch_norm_and_a_second_quantization_are_refused_by_name(images):
+    edit = Edit("b")
+    image = edit.input("image", (None, 4))
+    edit.output("y", edit.add("norm", BatchNorm(), image))
+    with pytest.raises(PassError, match=r"%norm.*batch normalization[\s\S]*fold-batchnorm"):
+        quantize_graph(edit.done(), {}, INT8)
+    graph = detector()
+    once = quantize_graph(graph, ranges_of(graph, images), INT8)
+    with pytest.raises(PassError, match="not float32"):
+        quantize_graph(once, {}, INT8)
+
+
+def test_a_tiny_kernel_with_a_large_bias_keeps_the_bias():
+    edit = Edit("d")
+    image = edit.input("image", (None, 2))
+    weights = {
+        "kernel": np.full((2, 1), 1e-12, np.float32),
+        "bias": np.array([0.75], np.float32),
+    }
+    edit.output("y", edit.add("y", Dense(1), image, weights=weights))
+    graph = edit.done()
+    ranges = {Value("image"): ValueRange(0, 1), Value("y"): ValueRange(0, 1)}
+    answer = run(quantize_graph(graph, ranges, INT8), {"image": np.ones((1, 2), np.float32)})
+    assert answer["y"][0, 0] == pytest.approx(0.75, abs=1 / 255)

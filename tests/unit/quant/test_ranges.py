@@ -1,0 +1,58 @@
+"""Range observers on samples whose best range is known."""
+
+import numpy as np
+import pytest
+
+from lmopt.errors import GraphError
+from lmopt.ir.types import DType
+from lmopt.quant.grid import activation_grid
+from lmopt.quant.ranges import OBSERVERS, ActivationSample
+
+
+def sample_of(values: np.ndarray) -> ActivationSample:
+    sample = ActivationSample(per_item=values.shape[1])
+    sample.add(values, np.random.default_rng(0))
+    return sample
+
+
+def squared_error(values: np.ndarray, name: str) -> float:
+    found = OBSERVERS[name](sample_of(values), DType.I8)
+    grid = activation_grid(found, DType.I8)
+    real = grid.dequantize(grid.quantize(values, DType.I8))
+    return float(np.mean((real - values) ** 2))
+
+
+def test_min_max_is_exact_even_where_the_sample_is_thin():
+    sample = ActivationSample(per_item=16)
+    values = np.zeros((1, 100_000), np.float32)
+    values[0, 4321], values[0, 777] = 9.5, -3.25
+    sample.add(values, np.random.default_rng(0))
+    found = OBSERVERS["min-max"](sample, DType.I8)
+    assert (found.low, found.high) == (-3.25, 9.5)
+
+
+def test_mse_clips_an_outlier_that_costs_more_than_it_is_worth():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(1, 400_000)).astype(np.float32)
+    values[0, 0] = 12.0
+    found = OBSERVERS["mse"](sample_of(values), DType.I8)
+    assert found.high < 9.0
+    assert squared_error(values, "mse") < squared_error(values, "min-max")
+
+
+def test_mse_keeps_the_whole_range_of_even_values():
+    values = np.linspace(-1, 1, 2001, dtype=np.float32)[None]
+    found = OBSERVERS["mse"](sample_of(values), DType.U8)
+    assert found.low == pytest.approx(-1, abs=0.05) and found.high == pytest.approx(1, abs=0.05)
+
+
+def test_percentile_drops_the_far_tails():
+    values = np.concatenate([np.linspace(0, 1, 100_000), [50.0]]).astype(np.float32)
+    assert OBSERVERS["percentile"](sample_of(values[None]), DType.U8).high == pytest.approx(
+        1.0, abs=0.01
+    )
+
+
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(GraphError, match="not finite"):
+        sample_of(np.array([[np.nan]], np.float32))
