@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmopt.ir import DType
+from lmopt.ir import DType, Edit, Loc, Node, Quant, TensorType
+from lmopt.ir import ops as o
 from lmopt.ir.interp import run
 from tests.support.integer_graphs import INTEGER_STORAGE, ONE_OP, Case, chain_cases, one_op_cases
 from tests.support.litert import run_litert
@@ -46,3 +47,15 @@ def test_one_op_equals_the_reference_kernel(kind: str, storage: DType) -> None:
 @given(st.sampled_from(INTEGER_STORAGE).flatmap(chain_cases))
 def test_chain_from_float_to_float_equals_the_reference_kernels(case: Case) -> None:
     assert_bit_exact(case)
+
+
+def test_sigmoid_of_a_sigmoid_has_a_near_tie() -> None:
+    """At 1/128 the sigmoid is a hair below 128.5 / 256: only float32 step by step gets it right."""
+    edit = Edit("tie")
+    grid = Quant.per_tensor(1 / 256, -128)
+    type = TensorType(DType.I8, (None, 256), grid)
+    x = edit.put(Node("x", o.Input(), (), (type,), loc=Loc("x")))
+    edit.output("y", edit.add("s", o.Sigmoid(), x, type=type))
+    inputs = {"x": np.arange(-128, 128, dtype=np.int8)[None]}
+    assert_bit_exact(Case(edit.done(), inputs))
+    assert run(edit.done(), inputs)["y"][0, 2] == 0

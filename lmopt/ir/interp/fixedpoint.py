@@ -42,8 +42,8 @@ class Multiplier:
     def apply(self, x: Ints) -> Ints:
         """Returns `x` times the factor, rounded twice.
 
-        First the high half of the doubled product, halves away from zero (after a left shift),
-        then the right shift, halves away from zero.
+        First the high half of the doubled product, halves up (after a left shift), then the right
+        shift, halves away from zero.
         """
         left = np.maximum(self.shift, 0)
         high = doubling_high_product(_wrap(x << left), self.mantissa)
@@ -66,7 +66,7 @@ def _wrap(x: Ints) -> Ints:
 
 
 def doubling_high_product(a: Ints, b: Ints, bits: int = 32) -> Ints:
-    """Returns the high half of 2ab, rounded half away from zero, saturated to `bits`."""
+    """Returns the high half of 2ab, rounded half up, saturated to `bits`."""
     product = a * b
     half = 1 << (bits - 2)
     nudged = np.abs(product) + np.where(product >= 0, half, half - 1)

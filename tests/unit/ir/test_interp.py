@@ -1,0 +1,198 @@
+"""The interpreter in float: values worked out by hand, the runtime as oracle, and its errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lmopt.errors import GraphError
+from lmopt.ir import DType, Edit, Graph, Quant, TensorType, Value, Weight
+from lmopt.ir import ops as o
+from lmopt.ir.interp import run
+from lmopt.ir.interp.floating import FLOAT
+from lmopt.ir.interp.integer import INTEGER
+from tests.support.litert import run_litert
+
+
+def graph_of(op: o.Op, *shapes: tuple[int, ...], seed: int = 0) -> Graph:
+    """Returns a float graph of one op with random weights."""
+    rng = np.random.default_rng(seed)
+    edit = Edit("one")
+    operands = [edit.input(f"x{k}", (None, *shape)) for k, shape in enumerate(shapes)]
+    types = [edit.node(value.node).results[0] for value in operands]
+    weights = {
+        key: rng.uniform(0.1, 1.0, shape).astype(np.float32)
+        for key, shape in op.params(types).items()
+    }
+    edit.output("y", edit.add("op", op, *operands, weights=weights))
+    return edit.done()
+
+
+def random_inputs(graph: Graph, batch: int = 2) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(1)
+    return {
+        node.name: (4 * rng.normal(size=(batch, *node.results[0].shape[1:]))).astype(np.float32)
+        for node in graph.inputs
+    }
+
+
+def test_every_op_has_arithmetic() -> None:
+    assert set(FLOAT) | {"input", "quantize"} == set(o.OPS)
+    assert set(INTEGER) | {"input", "dequantize", "batch_norm"} == set(o.OPS)
+
+
+def apply(op: o.Op, x: object) -> NDArray[np.float32]:
+    array = np.asarray(x, np.float32)
+    return run(graph_of(op, array.shape[1:]), {"x0": array})["y"]
+
+
+@pytest.mark.parametrize(
+    ("op", "want"),
+    [
+        (o.Relu(), [0, 0, 2, 8]),
+        (o.Relu6(), [0, 0, 2, 6]),
+        (o.LeakyRelu(0.5), [-2, 0, 2, 8]),
+        (o.Sigmoid(), [1 / (1 + np.exp(4)), 0.5, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-8))]),
+        (o.Tanh(), [np.tanh(-4), 0, np.tanh(2), np.tanh(8)]),
+        (o.HardSwish(), [0, 0, 2 * 5 / 6, 8]),
+        (o.Reshape((2, -1)), [[-4, 0], [2, 8]]),
+    ],
+)
+def test_element_wise_by_hand(op: o.Op, want: object) -> None:
+    np.testing.assert_allclose(apply(op, [[-4, 0, 2, 8]])[0], want, rtol=1e-6)
+
+
+def test_sigmoid_does_not_overflow() -> None:
+    with np.errstate(all="raise", under="ignore"):
+        np.testing.assert_array_equal(apply(o.Sigmoid(), [[-200, 200]]), [[0, 1]])
+
+
+PICTURE = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
+
+
+def test_same_pools_leave_padding_out() -> None:
+    average = apply(o.AvgPool2D((2, 2), (2, 2), "same"), PICTURE)
+    np.testing.assert_array_equal(average[0, ..., 0], [[2, 3.5], [6.5, 8]])
+    largest = apply(o.MaxPool2D((2, 2), (2, 2), "same"), -PICTURE)
+    np.testing.assert_array_equal(largest[0, ..., 0], [[0, -2], [-6, -8]])
+
+
+def test_pad_and_mean() -> None:
+    padded = apply(o.Pad(top=1, right=2), PICTURE)
+    assert padded.shape == (1, 4, 5, 1)
+    assert padded[0, 0].sum() == 0 and padded.sum() == PICTURE.sum()
+    assert apply(o.Mean(), PICTURE).tolist() == [[4]]
+
+
+def test_batch_norm_uses_stored_statistics() -> None:
+    edit = Edit("bn")
+    x = edit.input("x", (None, 2))
+    stored = {"gamma": [2, 1], "beta": [1, 0], "mean": [3, 0], "variance": [4, 1]}
+    weights = {key: np.array(value, np.float32) for key, value in stored.items()}
+    edit.output("y", edit.add("bn", o.BatchNorm(epsilon=0.0), x, weights=weights))
+    got = run(edit.done(), {"x": np.array([[5, -1]], np.float32)})["y"]
+    np.testing.assert_allclose(got, [[3, -1]])
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        (o.Conv2D(6, (3, 3), (2, 2), activation="relu6"), [(8, 7, 4)]),
+        (o.Conv2D(6, (3, 2), (1, 1), (2, 3), "valid", use_bias=False), [(9, 9, 4)]),
+        (o.Conv2D(6, (3, 3), groups=2), [(5, 5, 4)]),
+        (o.DepthwiseConv2D((3, 3), (2, 1), multiplier=2, activation="relu"), [(6, 7, 3)]),
+        (o.DepthwiseConv2D((2, 3), dilation=(2, 1), padding="valid"), [(6, 7, 3)]),
+        (o.Dense(5, activation="relu"), [(7,)]),
+        (o.PRelu(), [(4, 4, 3)]),
+        (o.HardSwish(), [(4, 4, 3)]),
+        (o.LeakyRelu(), [(4, 4, 3)]),
+        (o.Add("relu"), [(4, 4, 3), (4, 4, 3)]),
+        (o.Sub("relu6"), [(4, 4, 3), (1, 1, 3)]),
+        (o.Mul(), [(4, 4, 3), (4, 4, 1)]),
+        (o.MaxPool2D((3, 2), (2, 1), "same"), [(5, 6, 2)]),
+        (o.AvgPool2D((3, 2), (2, 1), "same"), [(5, 6, 2)]),
+        (o.Mean(keepdims=True), [(5, 6, 2)]),
+        (o.Concat(1), [(2, 6, 2), (3, 6, 2)]),
+        (o.Pad(1, 2, 0, 3), [(2, 6, 2)]),
+    ],
+    ids=lambda value: value.kind if isinstance(value, o.Op) else "",
+)
+def test_float_ops_agree_with_the_runtime(op: o.Op, shapes: list[tuple[int, ...]]) -> None:
+    graph = graph_of(op, *shapes)
+    inputs = random_inputs(graph)
+    got, want = run(graph, inputs)["y"], run_litert(graph, inputs, "reference")["y"]
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def two_layers() -> tuple[Graph, Value]:
+    edit = Edit("two")
+    x = edit.input("x", (None, 2))
+    doubled = edit.add("doubled", o.Add(), x, x)
+    edit.output("y", edit.add("kept", o.Relu(), doubled))
+    return edit.done(), doubled
+
+
+def test_all_values_are_named_after_their_nodes() -> None:
+    graph, _ = two_layers()
+    values = run(graph, {"x": np.array([[1, -2]], np.float32)}, all_values=True)
+    assert {key: array.tolist() for key, array in values.items()} == {
+        "x": [[1, -2]],
+        "doubled": [[2, -4]],
+        "kept": [[2, 0]],
+    }
+
+
+def test_float16_weights_count_as_their_float32_values() -> None:
+    edit = Edit("half")
+    kernel = np.array([[1 / 3]], np.float16)
+    x = edit.input("x", (None, 1))
+    edit.output("y", edit.add("fc", o.Dense(1, use_bias=False), x, weights={"kernel": kernel}))
+    got = run(edit.done(), {"x": np.array([[3]], np.float32)})["y"]
+    assert got.dtype == np.float32 and got[0, 0] == np.float32(kernel[0, 0]) * 3
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, r"inputs \[\] given, wanted \['x'\]"),
+        ({"x": np.zeros((1, 3), np.float32)}, r"%x: the input is float32\[1, 3\], wanted f32"),
+        ({"x": np.zeros(2, np.float32)}, r"%x: the input is float32\[2\]"),
+        ({"x": np.zeros((1, 2), np.int64)}, r"%x: the input is int64\[1, 2\]"),
+    ],
+)
+def test_wrong_inputs_are_named(inputs: dict[str, NDArray[np.generic]], message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        run(two_layers()[0], inputs)
+
+
+def test_missing_values_are_named() -> None:
+    edit = Edit("untrained")
+    edit.output("y", edit.add("fc", o.Dense(1), edit.input("x", (None, 2))))
+    with pytest.raises(GraphError, match="%fc: the weight has no values"):
+        run(edit.done(), {"x": np.zeros((1, 2), np.float32)})
+
+
+def test_integer_grids_the_runtime_refuses_are_errors() -> None:
+    edit = Edit("grid")
+    grid = Quant.per_tensor(0.1, 0)
+    x = edit.input("x", (None, 2))
+    stored = edit.add("q", o.Quantize(), x, type=TensorType(DType.I8, (None, 2), grid))
+    wrong = TensorType(DType.I8, (None, 2), grid)
+    edit.output("y", edit.add("s", o.Sigmoid(), stored, type=wrong))
+    with pytest.raises(GraphError, match="%s: sigmoid on integers wants a result scale of 1/256"):
+        run(edit.done(), {"x": np.zeros((1, 2), np.float32)})
+
+
+def test_asymmetric_int8_kernels_are_errors() -> None:
+    edit = Edit("kernel")
+    step = Quant.per_tensor(0.5, 0)
+    x = edit.input("x", (None, 2))
+    stored = edit.add("q", o.Quantize(), x, type=TensorType(DType.I8, (None, 2), step))
+    kernel = Weight.of(np.ones((2, 1), np.int8), Quant.per_tensor(0.5, 3))
+    out = TensorType(DType.I8, (None, 1), step)
+    dense = o.Dense(1, use_bias=False)
+    edit.output("y", edit.add("fc", dense, stored, weights={"kernel": kernel}, type=out))
+    with pytest.raises(GraphError, match="%fc: an i8 kernel must have zero point 0"):
+        run(edit.done(), {"x": np.zeros((1, 2), np.float32)})
