@@ -12,7 +12,11 @@ from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.interp.call import Array, Call
 from lmopt.ir.interp.floating import FLOAT
 from lmopt.ir.interp.integer import INTEGER
-from lmopt.ir.types import TensorType
+from lmopt.ir.types import DType, TensorType
+
+_EIGHT_BITS = (DType.I8, DType.U8)
+# what moves or converts stored integers works on any type
+_COMPUTES = frozenset(INTEGER) - {"constant", "concat", "reshape", "quantize"}
 
 
 def run(
@@ -55,6 +59,11 @@ def _compute(node: Node, operands: list[Array], types: tuple[TensorType, ...]) -
             f"{node.op.kind} cannot be computed with a result of type {result}",
             where=f"%{node.name}",
             hint="fold-batchnorm removes batch_norm" if node.op.kind == "batch_norm" else None,
+        )
+    if result.dtype not in _EIGHT_BITS and result.quant is not None and node.op.kind in _COMPUTES:
+        raise GraphError(
+            f"{node.op.kind} on {result.dtype} has no arithmetic here, only on i8 and u8",
+            where=f"%{node.name}",
         )
     try:
         array = table[node.op.kind](Call(node, tuple(operands), types))

@@ -196,3 +196,12 @@ def test_asymmetric_int8_kernels_are_errors() -> None:
     edit.output("y", edit.add("fc", dense, stored, weights={"kernel": kernel}, type=out))
     with pytest.raises(GraphError, match="%fc: an i8 kernel must have zero point 0"):
         run(edit.done(), {"x": np.zeros((1, 2), np.float32)})
+
+
+def test_wider_integers_have_no_arithmetic() -> None:
+    edit = Edit("wide")
+    type = TensorType(DType.I16, (None, 2), Quant.per_tensor(0.1, 0))
+    stored = edit.add("q", o.Quantize(), edit.input("x", (None, 2)), type=type)
+    edit.output("y", edit.add("r", o.Relu(), stored, type=type))
+    with pytest.raises(GraphError, match="%r: relu on i16 has no arithmetic"):
+        run(edit.done(), {"x": np.zeros((1, 2), np.float32)})
