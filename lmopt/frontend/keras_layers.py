@@ -1,0 +1,334 @@
+"""Keras layers to IR nodes: one table, one small converter per layer family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.frontend.keras_site import ACTIVATIONS, Site, activated, activation_of
+from lmopt.ir import ops
+from lmopt.ir.graph import Value
+
+_EPSILON = 1e-7  # keras.config.epsilon(), the least deviation of Normalization
+
+
+Converter = Callable[[Site], Value]
+
+
+def _conv2d(site: Site) -> Value:
+    name, fused = activation_of(site)
+    config = site.config
+    op = ops.Conv2D(
+        config.count("filters"),
+        config.pair("kernel_size"),
+        config.pair("strides", (1, 1)),
+        config.pair("dilation_rate", (1, 1)),
+        config.padding(),
+        config.count("groups", 1),
+        config.flag("use_bias", True),
+        fused,
+    )
+    weights = site.weights(op.params([site.type(site.x)]))
+    return activated(site, name, op, site.x, weights)
+
+
+def _depthwise_conv2d(site: Site) -> Value:
+    name, fused = activation_of(site)
+    config = site.config
+    op = ops.DepthwiseConv2D(
+        config.pair("kernel_size"),
+        config.pair("strides", (1, 1)),
+        config.pair("dilation_rate", (1, 1)),
+        config.padding(),
+        config.count("depth_multiplier", 1),
+        config.flag("use_bias", True),
+        fused,
+    )
+    shapes = dict(op.params([site.type(site.x)]))
+    weights = site.weights(
+        {"depthwise_kernel": shapes.pop("kernel"), **shapes},
+        lambda arrays: {"kernel": arrays.pop("depthwise_kernel"), **arrays},
+    )
+    return activated(site, name, op, site.x, weights)
+
+
+def _separable_conv2d(site: Site) -> Value:
+    name, fused = activation_of(site)
+    config = site.config
+    spatial = ops.DepthwiseConv2D(
+        config.pair("kernel_size"),
+        config.pair("strides", (1, 1)),
+        config.pair("dilation_rate", (1, 1)),
+        config.padding(),
+        config.count("depth_multiplier", 1),
+        use_bias=False,
+    )
+    pointwise = ops.Conv2D(
+        config.count("filters"),
+        (1, 1),
+        padding="valid",
+        use_bias=config.flag("use_bias", True),
+        activation=fused,
+    )
+    source = site.type(site.x)
+    between = spatial.infer([source])
+    shapes = dict(pointwise.params(between))
+    stored = site.weights(
+        {
+            "depthwise_kernel": spatial.params([source])["kernel"],
+            "pointwise_kernel": shapes.pop("kernel"),
+            **shapes,
+        }
+    )
+    first = {"kernel": stored["depthwise_kernel"]}
+    second = {"kernel": stored["pointwise_kernel"], **{key: stored[key] for key in shapes}}
+    y = site.add(spatial, site.x, part="depthwise", weights=first)
+    return activated(site, name, pointwise, y, second)
+
+
+def _dense(site: Site) -> Value:
+    name, fused = activation_of(site)
+    op = ops.Dense(site.config.count("units"), site.config.flag("use_bias", True), fused)
+    weights = site.weights(op.params([site.type(site.x)]))
+    return activated(site, name, op, site.x, weights)
+
+
+def _activation_layer(site: Site) -> Value:
+    return ACTIVATIONS[activation_of(site)[0]](site, site.x)
+
+
+def _relu(site: Site) -> Value:
+    config = site.config
+    slope = config.number("negative_slope", 0.0)
+    if config.number("threshold", 0.0) != 0:
+        config.fail("threshold", "0")
+    if config.raw.get("max_value") is None:
+        return site.add(ops.LeakyRelu(_shortest(slope)) if slope else ops.Relu(), site.x)
+    if config.number("max_value", 6.0) != 6 or slope:
+        config.fail("max_value", "6 without a negative slope, or none")
+    return site.add(ops.Relu6(), site.x)
+
+
+def _leaky_relu(site: Site) -> Value:
+    # Keras 2 calls it alpha.
+    key = "negative_slope" if "negative_slope" in site.config.raw else "alpha"
+    return site.add(ops.LeakyRelu(_shortest(site.config.number(key, 0.3))), site.x)
+
+
+def _shortest(number: float) -> float:
+    # Keras 2 stores what float32 made of the number; the shortest one that gives it was meant.
+    return float(str(np.float32(number)))
+
+
+def _prelu(site: Site) -> Value:
+    shape = site.type(site.x).shape[1:]
+    shared = site.config.raw.get("shared_axes") or []
+    if sorted(shared) != list(range(1, len(shape))):
+        site.config.fail("shared_axes", "all axes but batch and channels, [1, 2] for pictures")
+    weights = site.weights(
+        {"alpha": (*[1] * (len(shape) - 1), shape[-1] or 0)},
+        lambda arrays: {"alpha": arrays["alpha"].reshape(-1)},
+    )
+    return site.add(ops.PRelu(), site.x, weights=weights)
+
+
+def _batch_norm(site: Site) -> Value:
+    rank = site.type(site.x).rank
+    axis = site.config.raw.get("axis", -1)
+    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+    if axis not in (-1, rank - 1):
+        site.config.fail("axis", "the last one")
+    op = ops.BatchNorm(site.config.number("epsilon", 1e-3))
+    size = op.params([site.type(site.x)])["gamma"]
+    learned = {"gamma": site.config.flag("scale", True), "beta": site.config.flag("center", True)}
+    names = [name for name, there in learned.items() if there]
+    weights = site.weights(
+        dict.fromkeys([*names, "moving_mean", "moving_variance"], size),
+        lambda arrays: {
+            "gamma": arrays.get("gamma", np.ones(size, np.float32)),
+            "beta": arrays.get("beta", np.zeros(size, np.float32)),
+            "mean": arrays["moving_mean"],
+            "variance": arrays["moving_variance"],
+        },
+    )
+    return site.add(op, site.x, weights=weights)
+
+
+def _arithmetic(make: Callable[[], ops.Op], most: int | None = None) -> Converter:
+    def convert(site: Site) -> Value:
+        ranks = {site.type(value).rank for value in site.operands if isinstance(value, Value)}
+        count = len(site.operands)
+        if len(ranks) != 1 or count < 2 or (most is not None and count > most):
+            raise site.error(
+                f"it is called with {count} operands of ranks {sorted(ranks)}; "
+                f"wanted {'two' if most == 2 else 'two or more'} of one rank"
+            )
+        values = [
+            site.constant("operand", np.array(v)) if isinstance(v, float) else v
+            for v in site.operands
+        ]
+        result = values[0]
+        for position, value in enumerate(values[1:], 2):
+            result = site.add(
+                make(), result, value, part="" if position == count else f"{position}"
+            )
+        return result
+
+    return convert
+
+
+def _tf_op(site: Site) -> Value:
+    function = site.config.raw.get("function")
+    if function not in _TF_OPS:
+        site.config.fail("function", f"one of {', '.join(sorted(_TF_OPS))}")
+    return _TF_OPS[function](site)
+
+
+def _concatenate(site: Site) -> Value:
+    values = [value for value in site.operands if isinstance(value, Value)]
+    axis = site.config.raw.get("axis", -1)
+    if type(axis) is not int:
+        site.config.fail("axis", "a whole number")
+    return site.add(ops.Concat(axis), *values)
+
+
+def _pool(make: Callable[[Any, Any, Any], ops.Op]) -> Converter:
+    def convert(site: Site) -> Value:
+        size = site.config.pair("pool_size", (2, 2))
+        op = make(size, site.config.pair("strides", size), site.config.padding())
+        return site.add(op, site.x)
+
+    return convert
+
+
+def _global_average(site: Site) -> Value:
+    return site.add(ops.Mean(site.config.flag("keepdims", False)), site.x)
+
+
+def _flatten(site: Site) -> Value:
+    return site.add(ops.Reshape((-1,)), site.x)
+
+
+def _reshape(site: Site) -> Value:
+    shape = site.config.raw.get("target_shape")
+    if not isinstance(shape, list) or any(type(d) is not int or d < -1 or d == 0 for d in shape):
+        site.config.fail("target_shape", "whole numbers above 0, or -1")
+    return site.add(ops.Reshape(tuple(shape)), site.x)
+
+
+def _zero_padding(site: Site) -> Value:
+    value = site.config.raw.get("padding", 1)
+    rows, columns = (value, value) if type(value) is int else _two(site, value)
+    top, bottom = (rows, rows) if type(rows) is int else _two(site, rows)
+    left, right = (columns, columns) if type(columns) is int else _two(site, columns)
+    if any(type(d) is not int or d < 0 for d in (top, bottom, left, right)):
+        site.config.fail("padding", "whole numbers")
+    return site.add(ops.Pad(top, bottom, left, right), site.x)
+
+
+def _two(site: Site, value: Any) -> Sequence[Any]:
+    if not isinstance(value, list) or len(value) != 2:
+        site.config.fail("padding", "a number, two of them or two pairs")
+    return value
+
+
+def _rescaling(site: Site) -> Value:
+    scale, offset = site.config.numbers("scale"), site.config.numbers("offset", 0.0)
+    steps: list[tuple[str, ops.Op, NDArray[np.float64]]] = []
+    if np.any(scale != 1):
+        steps.append(("scale", ops.Mul(), scale))
+    if np.any(offset != 0):
+        steps.append(("offset", ops.Add(), offset))
+    return _with_constants(site, steps)
+
+
+def _normalization(site: Site) -> Value:
+    config = site.config
+    shape = site.type(site.x).shape
+    axis = config.raw.get("axis", -1)
+    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+    if axis not in (None, [], -1, len(shape) - 1):
+        config.fail("axis", "the last one, or none")
+    size = () if axis in (None, []) else (shape[-1] or 0,)
+    if config.raw.get("mean") is not None:
+        mean, variance = config.numbers("mean"), config.numbers("variance")
+    else:
+        stored = site.weights({"mean": size, "variance": size, "count": ()})
+        mean, variance = (stored[k].real().astype(np.float64) for k in ("mean", "variance"))
+    if np.any(variance < 0):
+        config.fail("variance", "numbers not below 0")
+    deviation = np.maximum(np.sqrt(variance), _EPSILON)
+    if config.flag("invert", False):
+        return _with_constants(
+            site, [("deviation", ops.Mul(), deviation), ("mean", ops.Add(), mean)]
+        )
+    return _with_constants(site, [("mean", ops.Sub(), mean), ("scale", ops.Mul(), 1 / deviation)])
+
+
+def _with_constants(site: Site, steps: Sequence[tuple[str, ops.Op, NDArray[np.float64]]]) -> Value:
+    """Returns the operand after arithmetic with numbers, one per channel or one for all."""
+    value = site.x
+    channels = site.type(value).shape[-1]
+    for position, (name, op, array) in enumerate(steps, 1):
+        flat = array.reshape(-1)
+        if flat.size not in (1, channels):
+            site.config.fail(name, f"one number, or one for each of {channels} channels")
+        constant = site.constant(name, flat)
+        part = "" if position == len(steps) else f"by_{name}"
+        value = site.add(op, value, constant, part=part)
+    return value
+
+
+def _nothing(site: Site) -> Value:
+    return site.x
+
+
+_ADD, _MULTIPLY = _arithmetic(ops.Add), _arithmetic(ops.Mul)
+_SUBTRACT = _arithmetic(ops.Sub, 2)
+
+_TF_OPS: Mapping[Any, Converter] = {
+    "__operators__.add": _ADD,
+    "math.add": _ADD,
+    "math.multiply": _MULTIPLY,
+    "math.subtract": _SUBTRACT,
+}
+
+LAYERS: Mapping[str, Converter] = {
+    "Conv2D": _conv2d,
+    "DepthwiseConv2D": _depthwise_conv2d,
+    "SeparableConv2D": _separable_conv2d,
+    "Dense": _dense,
+    "BatchNormalization": _batch_norm,
+    "Activation": _activation_layer,
+    "ReLU": _relu,
+    "LeakyReLU": _leaky_relu,
+    "PReLU": _prelu,
+    "Add": _ADD,
+    "Subtract": _SUBTRACT,
+    "Multiply": _MULTIPLY,
+    "TFOpLambda": _tf_op,
+    "Concatenate": _concatenate,
+    "MaxPooling2D": _pool(ops.MaxPool2D),
+    "AveragePooling2D": _pool(ops.AvgPool2D),
+    "GlobalAveragePooling2D": _global_average,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "ZeroPadding2D": _zero_padding,
+    "Rescaling": _rescaling,
+    "Normalization": _normalization,
+    **dict.fromkeys(
+        (
+            "Dropout",
+            "SpatialDropout2D",
+            "GaussianNoise",
+            "GaussianDropout",
+            "AlphaDropout",
+            "ActivityRegularization",
+            "Identity",
+        ),
+        _nothing,
+    ),
+}
