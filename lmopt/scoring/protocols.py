@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmopt.data.crop import Crops, cut_all
 from lmopt.data.dataset import SPLITS, Dataset
 from lmopt.detector.contract import BoxSource, Contract
-from lmopt.detector.document import contract_from_json
+from lmopt.detector.document import CONTRACT_KEY, contract_from_json
 from lmopt.errors import BackendError, InputError
 from lmopt.frontend import tflite
 from lmopt.runtime.runner import (
@@ -28,7 +28,6 @@ from lmopt.runtime.runner import (
 from lmopt.scoring import metrics
 from lmopt.scoring.metrics import Difference, Normaliser
 
-CONTRACT_ENTRY = "lmopt.contract"
 FACES_AT_ONCE = 256
 
 
@@ -251,10 +250,10 @@ def evaluate_file(
 
 
 def _check_own_contract(data: bytes, contract: Contract, where: str) -> None:
-    text = tflite.metadata(data, where).get(CONTRACT_ENTRY)
+    text = tflite.metadata(data, where).get(CONTRACT_KEY)
     if text is None:
         return
-    own = contract_from_json(text, f"{where}, metadata {CONTRACT_ENTRY}")
+    own = contract_from_json(text, f"{where}, metadata {CONTRACT_KEY}")
     differing = [
         f"{name} {getattr(own, name)} in the file against {getattr(contract, name)}"
         for name in (field.name for field in fields(Contract))

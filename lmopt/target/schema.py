@@ -165,7 +165,8 @@ def _known(got: str, known: Any, what: str, where: str) -> None:
 
 
 def _explain(error: ValidationError, where: str) -> InputError:
-    first = error.errors()[0]
+    # A misspelt key is also a missing one: the spelling is what helps.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         parent = first["loc"][0] if len(first["loc"]) > 1 else None
