@@ -36,13 +36,7 @@ class Detector:
             InputError: There is none; the message says how to give or guess one.
         """
         if self.contract is None:
-            raise InputError(
-                "the model has no contract (input size, colour, normalisation, crop, output), "
-                "so its landmarks cannot be read",
-                where=self.name,
-                hint="give --contract FILE.toml, or let "
-                f"`lmopt inspect {self.name} --guess-contract --data DIR` rank the plausible ones",
-            )
+            raise no_contract(self.name)
         return self.contract
 
     def require_weights(self) -> None:
@@ -53,3 +47,14 @@ class Detector:
                 where=self.name,
                 hint=f"train it first: {self.train_command}" if self.train_command else None,
             )
+
+
+def no_contract(name: str) -> InputError:
+    """Returns the error for a model whose answers cannot be read."""
+    return InputError(
+        "the model has no contract (input size, colour, normalisation, crop, output), "
+        "so its landmarks cannot be read",
+        where=name,
+        hint="give --contract FILE.toml, or let "
+        f"`lmopt inspect {name} --guess-contract --data DIR` rank the plausible ones",
+    )

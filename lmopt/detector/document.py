@@ -182,6 +182,27 @@ def contract_to_json(contract: Contract) -> str:
     return json.dumps(contract_to_document(contract), sort_keys=True, allow_nan=False)
 
 
+def contract_to_toml(contract: Contract) -> str:
+    """Returns a contract as the TOML that `load_contract` reads.
+
+    >>> from lmopt.detector.scheme import IBUG_68
+    >>> rule = CropRule("landmarks", 1.25, True)
+    >>> gray = Contract(9, 9, "gray", (0.0,), (255.0,), rule, "points", "xyxy", "unit", IBUG_68)
+    >>> contract_from_document(tomllib.loads(contract_to_toml(gray)), "text") == gray
+    True
+    """
+    document = contract_to_document(contract)
+    tables = {key: value for key, value in document.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(document[key])}" for key in document if key not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]"]
+        lines += [f"{key} = {json.dumps(table[key])}" for key in table if key != "regions"]
+        if regions := table.get("regions"):
+            lines += ["", f"[{name}.regions]"]
+            lines += [f"{json.dumps(key)} = {json.dumps(regions[key])}" for key in regions]
+    return "\n".join(lines) + "\n"
+
+
 def contract_to_document(contract: Contract) -> dict[str, object]:
     """Returns a contract as the tables and values of its document."""
     document = asdict(contract)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from lmopt.errors import InputError
 from lmopt.exploration.candidate import Trained, trained_from_json
+from lmopt.files import unwritable, write_atomically
+from lmopt.runtime.runner import file_digest
 
 
 class Journal:
@@ -72,37 +73,7 @@ class Journal:
         return path
 
 
-def file_digest(data: bytes) -> str:
-    """Returns 32 hex digits over a file's bytes."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def key_of(parts: Mapping[str, str]) -> str:
     """Returns a key over named parts."""
     text = json.dumps(dict(parts), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, then renames it.
-
-    Raises:
-        InputError: The folder is read-only or full; nothing half-written is left.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> InputError:
-    """Returns the error for a place that cannot be written."""
-    return InputError(
-        f"cannot write: {error.strerror or error}",
-        where=str(path),
-        hint="free some space or give another folder with --out",
-    )

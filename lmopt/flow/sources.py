@@ -59,17 +59,6 @@ def load_model_file(path: Path) -> tuple[bytes, Contract | None]:
     return data, None if text is None else contract_from_json(text, str(path))
 
 
-def no_contract(name: str) -> InputError:
-    """Returns the error for a model whose answers cannot be read."""
-    return InputError(
-        "the model has no contract (input size, colour, normalisation, crop, output), "
-        "so its landmarks cannot be read",
-        where=name,
-        hint="give --contract FILE.toml, or let "
-        f"`lmopt inspect {name} --guess-contract --data DIR` rank the plausible ones",
-    )
-
-
 def is_model_file(source: str | Path) -> bool:
     """Returns whether a source is a ready .tflite."""
     return Path(source).suffix == ".tflite"

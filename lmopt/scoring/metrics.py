@@ -67,6 +67,11 @@ def normalising_distance(
     return distance
 
 
+def default_normaliser(scheme: LandmarkScheme) -> Normaliser:
+    """Returns the inter-ocular distance, or the box where the scheme does not name the eyes."""
+    return "box" if scheme.eye_corners is None else "inter-ocular"
+
+
 def _inter_ocular(truth: Floats, scheme: LandmarkScheme) -> Floats:
     if scheme.eye_corners is None:
         raise _no_eyes(scheme, "outer eye corners")

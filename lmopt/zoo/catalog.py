@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -84,7 +84,8 @@ def load(spec: str) -> Detector:
     """Returns a zoo detector for `NAME` or `NAME@WEIGHTS`.
 
     `NAME` alone takes the synthetic weights where they are shipped, else none; `NAME@none` takes
-    none on purpose. Without weights the detector is uninitialised and knows its train command.
+    none on purpose; `NAME@PATH.npz` takes those of a weight archive, as `lmopt train` writes it.
+    Without weights the detector is uninitialised and knows its train command.
 
     Raises:
         UsageError: Unknown detector or weights, with what there is.
@@ -101,16 +102,21 @@ def load(spec: str) -> Detector:
         wanted = DEFAULT_WEIGHTS
     elif not at or wanted == NO_WEIGHTS:
         return Detector(spec, entry.build(), entry.contract, train)
+    if wanted.endswith(".npz"):
+        return _with_archive(name, Path(wanted))
     if wanted not in shipped:
         choices = (*shipped, NO_WEIGHTS)
         raise UsageError(
             f"no weights '{wanted}' for detector '{name}'",
             hint=f"{_suggest(wanted, choices, 'weights')}; or train it: {train}",
         )
-    path = WEIGHTS / f"{name}@{wanted}.npz"
-    arrays = read_archive(path)
-    graph = with_weights(_form(entry, arrays), arrays, path.name)
-    return Detector(f"{name}@{wanted}", graph, entry.contract, train)
+    return replace(_with_archive(name, WEIGHTS / f"{name}@{wanted}.npz"), name=f"{name}@{wanted}")
+
+
+def _with_archive(name: str, path: Path) -> Detector:
+    entry, arrays = DETECTORS[name], read_archive(path)
+    graph = with_weights(_form(entry, arrays), arrays, str(path))
+    return Detector(f"{name}@{path}", graph, entry.contract)
 
 
 def _form(entry: Entry, arrays: Arrays) -> Graph:

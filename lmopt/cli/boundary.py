@@ -1,0 +1,30 @@
+"""Where every error of a command ends: what, where, what next, and the exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from lmopt.errors import LmoptError
+
+INTERRUPTED = 130
+
+
+class Boundary(TyperGroup):
+    """Turns deliberate errors and interruptions into messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Returns what the command returns; a deliberate error becomes an exit code."""
+        try:
+            return super().invoke(ctx)
+        except LmoptError as error:
+            place = f"{error.where}: " if error.where else ""
+            typer.echo(f"error: {place}{error.what}", err=True)
+            if error.hint:
+                typer.echo(f"hint: {error.hint}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted; run the same command again to resume", err=True)
+            raise typer.Exit(INTERRUPTED) from error

@@ -1,0 +1,78 @@
+"""`lmopt evaluate`: NME of the bytes that ship."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
+from lmopt.cli.terminal import ProgressView, print_json
+
+
+def evaluate(
+    detector: SourceArgument,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    contract: ContractOption = None,
+    normaliser: Annotated[
+        str | None,
+        typer.Option(
+            "--normaliser",
+            help="inter-ocular, inter-pupil, box or box-diagonal.",
+            show_default=False,
+        ),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            "--box",
+            help="Crop from the box of the 'landmarks' or the 'given' one of the data.",
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Score a detector or .tflite on annotated faces; without --data on rendered ones."""
+    import lmopt
+    from lmopt.detector.contract import BoxSource
+    from lmopt.flow.sources import is_rendered
+    from lmopt.scoring.metrics import Normaliser
+
+    _one_of("--box", box, BoxSource)
+    _one_of("--normaliser", normaliser, Normaliser)
+    with ProgressView() as view:
+        score = lmopt.evaluate(
+            detector,
+            data,
+            split=split,  # type: ignore[arg-type]  # the dataset knows its splits
+            contract=contract,
+            normaliser=normaliser,  # type: ignore[arg-type]
+            box=box,  # type: ignore[arg-type]
+            listen=view,
+        )
+    kind = "rendered faces" if is_rendered(data or ()) else "annotated faces"
+    if json:
+        print_json({"detector": detector, "data": kind, **score.to_json()})
+        return
+    typer.echo(f"NME            {score.nme_percent:.3f} % ({score.normaliser})")
+    typer.echo(f"AUC at 8 %     {score.auc:.3f}")
+    typer.echo(f"failures       {score.failure_rate_percent:.1f} % of faces above 8 %")
+    skipped = f", {score.skipped} without a box left out" if score.skipped else ""
+    typer.echo(f"faces          {score.faces} {kind} of {score.dataset}, {score.split}{skipped}")
+    typer.echo(f"crop           {score.crop}")
+    typer.echo(f"model digest   {score.digest}")
+
+
+def _one_of(option: str, value: str | None, known: Any) -> None:
+    from typing import get_args
+
+    from lmopt.errors import UsageError
+
+    choices = get_args(known)
+    if value is not None and value not in choices:
+        raise UsageError(
+            f"'{value}' is no {option.removeprefix('--')}",
+            where=option,
+            hint=f"choose {', '.join(choices)}",
+        )

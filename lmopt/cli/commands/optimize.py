@@ -1,0 +1,145 @@
+"""`lmopt optimize`: a Pareto front of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmopt.cli.options import ContractOption, DataOption, JsonOption, SeedOption
+from lmopt.cli.terminal import ProgressView, console, note, print_json, table
+
+if TYPE_CHECKING:
+    from lmopt.exploration.result import OptimizeResult
+    from lmopt.flow.events import Listener
+    from lmopt.flow.request import OptimizeRequest
+    from lmopt.report.folder import Reports
+
+
+def optimize(
+    target: Annotated[
+        str,
+        typer.Option("--target", metavar="T", help="Target or TOML file: lmopt targets."),
+    ],
+    detector: Annotated[
+        str, typer.Argument(metavar="[DETECTOR]", help="Zoo detector, .keras, .h5 or .tflite.")
+    ] = "pfld-0.25",
+    data: DataOption = None,
+    passes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--passes",
+            metavar="PIPELINE",
+            help="A pipeline to try instead of the target's own; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    contract: ContractOption = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", metavar="MINUTES", help="No new candidate is begun after this."),
+    ] = None,
+    max_nme_drop: Annotated[
+        float | None,
+        typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", metavar="auto|host", help="host: this machine's latency makes the front."
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", help="CPU threads; default the best.")
+    ] = None,
+    effort: Annotated[
+        float, typer.Option("--effort", help="Factor on the epochs of the target's pipelines.")
+    ] = 1.0,
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the front of NME against latency; the same command again resumes a broken run."""
+    import lmopt
+    from lmopt.errors import UsageError
+
+    if device not in ("auto", "host"):
+        raise UsageError(f"no device '{device}'", where="--device", hint="choose auto or host")
+    request = lmopt.OptimizeRequest(
+        target=target,
+        detector=detector,
+        data=tuple(data or ()),
+        passes=tuple(passes or ()),
+        contract=contract,
+        budget_minutes=budget,
+        max_nme_drop=max_nme_drop,
+        max_latency_ms=max_latency,
+        device=device,  # type: ignore[arg-type]  # checked above
+        threads=threads,
+        effort=effort,
+        seed=seed,
+        out=out,
+    )
+    with ProgressView() as view:
+        result = lmopt.optimize(request, view)
+        reports = _write(request, result, view)
+    if json:
+        print_json(result.to_json())
+        return
+    _show(request, result, reports)
+
+
+def _write(request: OptimizeRequest, result: OptimizeResult, listen: Listener) -> Reports:
+    from lmopt.errors import InputError
+    from lmopt.flow.events import Activity
+    from lmopt.flow.sources import load_faces, load_model_file
+    from lmopt.report.folder import write_reports
+
+    listen(Activity("writing the reports"))
+    _, contract = load_model_file(Path(result.baseline.trained.model))
+    if contract is None:
+        raise InputError("the emitted file lost its contract", where=result.baseline.trained.model)
+    faces = load_faces(request.data, contract, listen).split("test")
+    return write_reports(result, Path(result.environment["out"]), contract, faces)
+
+
+def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) -> None:
+    from lmopt.report import summary
+
+    names = summary.columns(result)
+    numbers = tuple(name for name in names if "NME" in name or "ms" in name or name == "size")
+    shown = table(
+        *names,
+        title=f"{result.detector} for {result.target}\nNME on {summary.faces(result)}\n"
+        f"latency {summary.where(result)}",
+        right=numbers,
+    )
+    for row in summary.rows(result):
+        shown.add_row(*summary.cells(row, result))
+    out = console()
+    out.print(shown)
+    if result.dominated or result.failures:
+        typer.echo("not on the front:")
+    for dominated in result.dominated:
+        typer.echo(f"  {dominated.candidate.pipeline}: {dominated.reason}")
+    for failure in result.failures:
+        typer.echo(f"  {failure.pipeline}: {failure.status}: {failure.reason}")
+    for path in (reports.json, reports.plot, reports.page):
+        typer.echo(f"wrote {path}")
+    pick, base = summary.recommended(result), result.baseline
+    if result.environment.get("busy"):
+        note("note: other work kept this machine busy meanwhile; latencies may be high")
+    typer.echo(f"next: {summary.recommendation(result)}")
+    typer.echo(f"  {pick.trained.model}")
+    faces = "".join(f" --data {path}" for path in request.data)
+    typer.echo(f"  check: lmopt evaluate {pick.trained.model}{faces}")
+    if pick.trained.digest != base.trained.digest:
+        typer.echo(f"  check: lmopt measure {pick.trained.model} --against {base.trained.model}")

@@ -1,0 +1,50 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lmopt.errors import InputError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name, then renames it.
+
+    Raises:
+        InputError: The folder is read-only or full; nothing half-written is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """Returns the error for a place that cannot be written."""
+    return InputError(
+        f"cannot write: {error.strerror or error}",
+        where=str(path),
+        hint="free some space or give another folder with --out",
+    )
+
+
+def require_writable(path: Path) -> None:
+    """Raises InputError unless a file at `path` could be written now: asked before long work."""
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.touch()
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if path.is_dir():
+        raise InputError("a folder, wanted a file", where=str(path), hint="add a file name to it")

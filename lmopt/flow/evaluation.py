@@ -1,0 +1,76 @@
+"""The use case `evaluate`: the NME of the very bytes that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmopt.data.dataset import Split
+from lmopt.detector.contract import BoxSource, Contract
+from lmopt.detector.detector import Detector, no_contract
+from lmopt.detector.document import load_contract
+from lmopt.flow.compilation import compile
+from lmopt.flow.events import Activity, Listener, ignore
+from lmopt.flow.sources import (
+    Faces,
+    as_detector,
+    as_faces,
+    is_model_file,
+    load_model_file,
+)
+from lmopt.latency.host import usable_cores
+from lmopt.scoring.metrics import Normaliser, default_normaliser
+from lmopt.scoring.protocols import Score, ScoringProtocol
+
+FLOAT_FILE = "fold-batchnorm"
+"""What turns a detector into the float file that is scored."""
+
+
+def evaluate(
+    source: str | Path | Detector,
+    data: Faces = None,
+    *,
+    split: Split = "test",
+    contract: Contract | Path | None = None,
+    normaliser: Normaliser | None = None,
+    box: BoxSource | None = None,
+    listen: Listener = ignore,
+) -> Score:
+    """Returns the score of a model file, or of the folded float file of a detector.
+
+    Args:
+        source: A .tflite is scored as it is; a detector is folded and emitted first.
+        data: Annotated folders, or a dataset; None means the embedded rendered faces.
+        split: Which faces.
+        contract: Of a file that carries none.
+        normaliser: What errors are divided by; None takes the inter-ocular distance, or the
+            face's box where the scheme does not name the eyes.
+        box: Box source instead of the contract's.
+        listen: Receives progress events.
+
+    Raises:
+        UsageError: Unknown detector.
+        InputError: Model, contract or data cannot be used, or do not fit each other.
+        BackendError: The runtime fails on the file.
+    """
+    model, rules = _file(source, contract)
+    faces = as_faces(data, rules, listen).split(split)
+    chosen = normaliser or default_normaliser(rules.scheme)
+    listen(Activity(f"scoring {len(faces)} faces of split '{split}'"))
+    protocol = ScoringProtocol(rules, faces, chosen, box)
+    return protocol.score(model, threads=min(2, usable_cores()))
+
+
+def _file(
+    source: str | Path | Detector, contract: Contract | Path | None
+) -> tuple[bytes | Path, Contract]:
+    if not isinstance(source, Detector) and is_model_file(source):
+        path = Path(source)
+        _, own = load_model_file(path)
+        given = load_contract(contract) if isinstance(contract, Path) else contract
+        rules = given or own
+        if rules is None:
+            raise no_contract(str(path))
+        return path, rules
+    detector = as_detector(source, contract)
+    rules = detector.require_contract()
+    return compile(detector, FLOAT_FILE).data, rules

@@ -1,0 +1,146 @@
+"""The use case `inspect`: what a detector or a model file is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmopt import zoo
+from lmopt.codegen.tflite import emit
+from lmopt.cost.estimate import Estimate, estimate
+from lmopt.detector.contract import Contract
+from lmopt.detector.detector import Detector
+from lmopt.detector.document import contract_to_document
+from lmopt.errors import BackendError, InputError
+from lmopt.flow.sources import as_detector, is_model_file, read_bytes
+from lmopt.ir.graph import Graph
+from lmopt.pipeline.base import PassContext
+from lmopt.pipeline.manager import Pipeline
+from lmopt.target.catalog import load_target
+
+
+@dataclass(frozen=True)
+class TensorSummary:
+    """An input or output: name and type (`f32[?,112,112,3]`)."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What there is to know about a model without running it.
+
+    Attributes:
+        name: As the user called it.
+        parameters: Weight elements; batch-norm statistics count.
+        macs: Multiply-accumulates of one inference.
+        size_bytes: Of the .tflite, or of the folded float .tflite a detector becomes.
+        nodes: Nodes of the graph, inputs and constants included.
+        ops: How often each op kind occurs.
+        inputs, outputs: Tensors.
+        initialized: Whether every weight has values.
+        contract: What it eats and gives, or None.
+        estimates: On the targets asked for; a text says why there is none.
+        graph: The graph itself; its text is the IR.
+    """
+
+    name: str
+    parameters: int
+    macs: int
+    size_bytes: int
+    nodes: int
+    ops: Mapping[str, int]
+    inputs: tuple[TensorSummary, ...]
+    outputs: tuple[TensorSummary, ...]
+    initialized: bool
+    contract: Contract | None
+    estimates: Mapping[str, Estimate | str]
+    graph: Graph
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a report, without the IR."""
+        return {
+            "name": self.name,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "size_bytes": self.size_bytes,
+            "nodes": self.nodes,
+            "ops": dict(self.ops),
+            "inputs": [{"name": t.name, "type": t.type} for t in self.inputs],
+            "outputs": [{"name": t.name, "type": t.type} for t in self.outputs],
+            "initialized": self.initialized,
+            "contract": None if self.contract is None else contract_to_document(self.contract),
+            "estimates": {name: _estimate_json(found) for name, found in self.estimates.items()},
+        }
+
+
+def inspect(
+    source: str | Path | Detector,
+    *,
+    contract: Contract | Path | None = None,
+    targets: Sequence[str | Path] = (),
+) -> Inspection:
+    """Returns what a detector or model file is.
+
+    Args:
+        source: Zoo name, .keras, .h5 or .tflite file, or a loaded detector.
+        contract: Of a user's model.
+        targets: Names or TOML paths to estimate the latency on.
+
+    Raises:
+        UsageError: Unknown detector or target.
+        InputError: The file cannot be read.
+    """
+    devices = [load_target(target) for target in targets]
+    detector = as_detector(source, contract)
+    graph = detector.graph
+    ready = graph
+    if not isinstance(source, Detector) and is_model_file(source):
+        size = len(read_bytes(Path(source)))
+    else:
+        ready = folded(graph)
+        size = len(emit(ready))
+    found: dict[str, Estimate | str] = {}
+    for device in devices:
+        try:
+            found[device.name] = estimate(ready, device)
+        except (BackendError, InputError) as error:
+            found[device.name] = str(error)
+    kinds = Counter(node.op.kind for node in graph.nodes)
+    return Inspection(
+        name=detector.name,
+        parameters=graph.parameters,
+        macs=graph.macs,
+        size_bytes=size,
+        nodes=len(graph.nodes),
+        ops=dict(sorted(kinds.items())),
+        inputs=tuple(TensorSummary(n.name, str(n.results[0])) for n in graph.inputs),
+        outputs=tuple(TensorSummary(name, str(graph.type(v))) for name, v in graph.outputs),
+        initialized=graph.is_initialized,
+        contract=detector.contract,
+        estimates=found,
+        graph=graph,
+    )
+
+
+def folded(graph: Graph) -> Graph:
+    """Returns the float graph that is emitted; missing weights are drawn, since sizes need some."""
+    filled = graph if graph.is_initialized else zoo.initialize(graph, 0)
+    return Pipeline.parse("fold-batchnorm").run(filled, PassContext()).graph
+
+
+def _estimate_json(found: Estimate | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"kind": "none", "reason": found}
+    return {
+        "kind": "estimated",
+        "latency_ms": found.latency_ms,
+        "error_ms": found.error_ms,
+        "threads": found.threads,
+        "model": found.model,
+        "notes": list(found.notes),
+    }

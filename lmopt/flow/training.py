@@ -1,0 +1,198 @@
+"""The use case `train`: weights for a detector, from faces alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmopt import zoo
+from lmopt.data.dataset import Dataset
+from lmopt.detector.contract import Contract
+from lmopt.detector.detector import Detector
+from lmopt.errors import UsageError
+from lmopt.files import require_writable, write_atomically
+from lmopt.flow.environment import environment
+from lmopt.flow.events import Activity, Listener, Noted, Training, ignore
+from lmopt.flow.inspection import folded
+from lmopt.flow.sources import Faces, as_detector, as_faces
+from lmopt.flow.workbench import Workbench
+from lmopt.ir.graph import Graph
+from lmopt.latency import host
+from lmopt.pipeline.base import Loss, TrainingPlan
+from lmopt.scoring.protocols import Score
+from lmopt.training.service import TrainingService
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How `train` trains: first with batch norms, then folded, which is nearly twice as fast.
+
+    Attributes:
+        epochs: Passes over the training faces with batch norms.
+        folded_epochs: Further passes with the batch norms folded.
+        learning_rate: Peak rate of the first phase.
+        folded_learning_rate: Peak rate of the second phase.
+        batch: Faces per step.
+        loss: Loss on coordinates in input pixels.
+    """
+
+    epochs: float = 40.0
+    folded_epochs: float = 40.0
+    learning_rate: float = 3e-3
+    folded_learning_rate: float = 1e-3
+    batch: int = 64
+    loss: Loss = "wing"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "folded_epochs"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name):g}; wanted at least 0")
+        if self.epochs + self.folded_epochs == 0:
+            raise UsageError("nothing to train: both phases have 0 epochs")
+        if self.batch < 1 or self.learning_rate <= 0 or self.folded_learning_rate <= 0:
+            raise UsageError("batch and learning rates must be above 0")
+
+    def phase(self, *, folded: bool) -> TrainingPlan:
+        """Returns the plan of one phase."""
+        return TrainingPlan(
+            epochs=self.folded_epochs if folded else self.epochs,
+            learning_rate=self.folded_learning_rate if folded else self.learning_rate,
+            batch=self.batch,
+            loss=self.loss,
+            weight_average=0.998,
+        )
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A trained detector and its files.
+
+    Attributes:
+        detector: Folded, with its weights.
+        weights: The weight archive; `NAME@FILE.npz` is a detector.
+        note: What the weights come from, beside them.
+        model: The float .tflite.
+        score: On the validation faces.
+    """
+
+    detector: Detector
+    weights: Path
+    note: Path
+    model: Path
+    score: Score
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a report."""
+        return {
+            "detector": self.detector.name,
+            "weights": str(self.weights),
+            "note": str(self.note),
+            "model": str(self.model),
+            "validation": self.score.to_json(),
+        }
+
+
+def train(
+    detector: str | Path | Detector,
+    data: Faces = None,
+    *,
+    recipe: TrainingRecipe | None = None,
+    contract: Contract | Path | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    command: str = "",
+    listen: Listener = ignore,
+) -> TrainedDetector:
+    """Returns a detector trained on the training faces of `data`.
+
+    Weights that are missing are drawn; present ones are trained on. A call with the same arguments
+    resumes an interrupted training from its checkpoints.
+
+    Args:
+        detector: Zoo name (`pfld-0.25@none` starts from nothing), Keras file or loaded detector.
+        data: Annotated folders, or a dataset; None means the embedded rendered faces.
+        recipe: How to train.
+        contract: Of a user's model.
+        out: Folder for weights, note, .tflite and checkpoints; None means out/train-<detector>.
+        seed: Of weights, order and augmentation.
+        command: The command line, for the note.
+        listen: Receives progress events.
+
+    Raises:
+        UsageError: Unknown detector.
+        InputError: Model or data cannot be used, or `out` cannot be written.
+        PassError: The graph cannot be trained.
+        BackendError: The training diverged, or its process ended.
+    """
+    plan = recipe or TrainingRecipe()
+    source = as_detector(detector, contract)
+    rules = source.require_contract()
+    stem = Path(source.name.partition("@")[0]).stem if "/" in source.name else source.graph.name
+    folder = Path(out) if out is not None else Path("out") / f"train-{stem}"
+    weights, model = (folder / f"{stem}.{suffix}" for suffix in ("npz", "tflite"))
+    require_writable(weights)
+    faces = as_faces(data, rules, listen)
+    for split in ("train", "validation"):
+        faces.split(split)
+
+    graph = zoo.initialize(source.graph, seed)
+    listen(Activity(f"training {source.name} on {len(faces.split('train'))} faces"))
+    with (
+        host.exclusive("training"),
+        TrainingService(faces, rules, on_progress=lambda p: listen(Training(p))) as service,
+    ):
+        if plan.epochs:
+            listen(Noted("phase 1 of 2: with batch norms"))
+            graph = service.train(
+                graph, plan.phase(folded=False), seed=seed, checkpoint=folder / "phase1.npz"
+            )
+        graph = folded(graph)
+        if plan.folded_epochs:
+            listen(Noted("phase 2 of 2: batch norms folded"))
+            graph = service.train(
+                graph, plan.phase(folded=True), seed=seed + 1, checkpoint=folder / "phase2.npz"
+            )
+    made = source.with_graph(graph)
+    listen(Activity("scoring on the validation faces"))
+    with Workbench(made, faces, None) as bench:
+        data_bytes = bench.file(graph)
+        score = bench.score(data_bytes, "validation")
+    _write_weights(graph, weights)
+    write_atomically(model, data_bytes)
+    note = weights.with_suffix(".md")
+    write_atomically(note, _note(source, faces, plan, seed, command, score).encode())
+    return TrainedDetector(made, weights.resolve(), note.resolve(), model.resolve(), score)
+
+
+def _write_weights(graph: Graph, path: Path) -> None:
+    partial = path.with_name(f".{path.name}")
+    try:
+        zoo.write_archive(graph, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _note(
+    source: Detector,
+    faces: Dataset,
+    recipe: TrainingRecipe,
+    seed: int,
+    command: str,
+    score: Score,
+) -> str:
+    count = len(faces.split("train"))
+    steps = [round(n * count / recipe.batch) for n in (recipe.epochs, recipe.folded_epochs)]
+    rows = {
+        "Data": f"{faces.name}: {count} training faces, digest {faces.split('train').digest}",
+        "Steps": f"{steps[0]} with batch norms, {steps[1]} folded, {recipe.batch} faces each",
+        "Recipe": repr(recipe),
+        "Seed": str(seed),
+        "Command": f"`{command}`" if command else "lmopt.train(...)",
+        "Validation NME": f"{score.nme_percent:.3f} % ({score.normaliser}, {score.crop}, "
+        f"{score.faces} faces)",
+        "Versions": ", ".join(f"{name} {number}" for name, number in environment().items()),
+    }
+    lines = [f"# Weights of {source.graph.name}", "", *(f"* {k}: {v}" for k, v in rows.items())]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,89 @@
+"""Faces with landmarks drawn on them: the true ones and those a file finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.data.crop import invert, transform
+from lmopt.data.dataset import Dataset
+from lmopt.detector.contract import Contract
+from lmopt.scoring.protocols import ScoringProtocol
+
+SIDE = 224
+TRUTH, FOUND = (60, 200, 90), (255, 70, 60)
+"""Colours in RGB."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one model's answers, as PNG files in memory."""
+
+    title: str
+    pictures: tuple[bytes, ...]
+
+
+def some_faces(faces: Dataset, count: int) -> Dataset:
+    """Returns `count` faces spread evenly over a dataset (all when it has fewer)."""
+    places = np.linspace(0, len(faces) - 1, min(count, len(faces))).round().astype(int)
+    chosen = {faces.faces[place].id for place in places}
+    return faces.keep(lambda face: face.id in chosen)
+
+
+def overlays(models: dict[str, Path], contract: Contract, faces: Dataset) -> tuple[Strip, ...]:
+    """Returns a strip of faces for every model: truth green, prediction red.
+
+    Args:
+        models: Files by title.
+        contract: What they eat and give.
+        faces: The faces to draw, few.
+
+    Raises:
+        InputError: A picture cannot be read, or a file does not fit the contract.
+        BackendError: The runtime fails on a file.
+    """
+    protocol = ScoringProtocol(contract, faces)
+    crops = protocol.crops
+    strips = []
+    for title, model in models.items():
+        found = protocol.predict(model)
+        pictures = tuple(
+            _draw(
+                crops.pixels[k],
+                crops.landmarks[k],
+                transform(invert(crops.to_picture[k]), found[k]),
+                contract,
+            )
+            for k in range(len(crops))
+        )
+        strips.append(Strip(title, pictures))
+    return tuple(strips)
+
+
+def _draw(
+    pixels: NDArray[np.uint8],
+    truth: NDArray[np.float64],
+    found: NDArray[np.float64],
+    contract: Contract,
+) -> bytes:
+    import cv2
+
+    rgb = pixels
+    if contract.color == "gray":
+        rgb = np.repeat(pixels, 3, axis=2)
+    elif contract.color == "bgr":
+        rgb = pixels[..., ::-1]
+    height = round(SIDE * contract.height / contract.width)
+    canvas = np.ascontiguousarray(
+        cv2.resize(np.ascontiguousarray(rgb), (SIDE, height), interpolation=cv2.INTER_CUBIC)
+    )
+    for points, color in ((truth, TRUTH), (found, FOUND)):
+        for x, y in points:
+            place = (round(float(x) * SIDE * 16 - 8), round(float(y) * height * 16 - 8))
+            cv2.circle(canvas, place, 28, color, -1, cv2.LINE_AA, shift=4)
+    ok, stored = cv2.imencode(".png", canvas[..., ::-1])
+    assert ok
+    return stored.tobytes()

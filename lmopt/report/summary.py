@@ -1,0 +1,132 @@
+"""What every rendering of a result says: its rows, and what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmopt.exploration.candidate import Candidate, Latency
+from lmopt.exploration.result import OptimizeResult, verdict
+from lmopt.units import human_bytes
+
+SMALL_DROP = 0.3
+"""Points of NME that a user hardly sees: what the recommendation may lose."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate as a table shows it; all texts.
+
+    Attributes:
+        role: `baseline` or `front`.
+        host: Latency measured on this host.
+        target: Latency estimated for the target; empty where the host is what counts.
+    """
+
+    role: str
+    pipeline: str
+    test: str
+    validation: str
+    host: str
+    target: str
+    size: str
+    verdict: str
+
+
+def is_estimated(result: OptimizeResult) -> bool:
+    """Returns whether the front's latencies are estimates for another device."""
+    return result.baseline.latency.kind == "estimated"
+
+
+def columns(result: OptimizeResult) -> tuple[str, ...]:
+    """Returns the headings that belong to `cells`."""
+    target = (f"{result.target} ms (estimated ±)",) if is_estimated(result) else ()
+    budget = f"verdict ({result.baseline.latency.kind})"
+    return (
+        "",
+        "pipeline",
+        "NME test %",
+        "NME val %",
+        "host ms (measured)",
+        *target,
+        "size",
+        budget,
+    )
+
+
+def cells(row: Row, result: OptimizeResult) -> tuple[str, ...]:
+    """Returns a row's texts in the order of `columns`."""
+    target = (row.target,) if is_estimated(result) else ()
+    before = (row.role, row.pipeline, row.test, row.validation, row.host)
+    return (*before, *target, row.size, row.verdict)
+
+
+def rows(result: OptimizeResult) -> tuple[Row, ...]:
+    """Returns the baseline and the front, fastest first."""
+    return (
+        _row("baseline", result.baseline),
+        *(_row("front", candidate) for candidate in result.front),
+    )
+
+
+def _row(role: str, candidate: Candidate) -> Row:
+    made, latency = candidate.trained, candidate.latency
+    return Row(
+        role=role,
+        pipeline=candidate.pipeline,
+        test="-" if candidate.nme_percent is None else f"{candidate.nme_percent:.2f}",
+        validation=f"{made.val_nme_percent:.2f}",
+        host="-" if candidate.host is None else latency_text(candidate.host),
+        target=latency_text(latency) if latency.kind == "estimated" else "",
+        size=human_bytes(made.size_bytes),
+        verdict=verdict(latency.ms),
+    )
+
+
+def latency_text(latency: Latency) -> str:
+    """Returns a latency with its uncertainty, in milliseconds.
+
+    >>> latency_text(Latency(0.5, "estimated", "velvet-apu", 0.1, 0.9))
+    '0.5 ± 0.4'
+    >>> latency_text(Latency(0.5, "measured", "a CPU", 0.49, 0.52, threads=2))
+    '0.500 [0.490, 0.520], 2 threads'
+    """
+    if latency.kind == "estimated":
+        return f"{latency.ms:.3g} ± {latency.high - latency.ms:.2g}"
+    count = latency.threads
+    threads = "" if count is None else f", {count} thread{'s' if count > 1 else ''}"
+    return f"{latency.ms:.3f} [{latency.low:.3f}, {latency.high:.3f}]{threads}"
+
+
+def where(result: OptimizeResult) -> str:
+    """Returns where the latencies come from, in words."""
+    host = result.baseline.host
+    measured = "" if host is None else f"measured on this host ({host.where})"
+    if not is_estimated(result):
+        return measured
+    return f"estimated for {result.target}, not measured there; host column {measured}"
+
+
+def faces(result: OptimizeResult) -> str:
+    """Returns what the NME was found on, in words."""
+    data = result.data
+    counts = ", ".join(f"{count} {split}" for split, count in data["faces"].items())
+    return f"{data['kind']} ({data['name']}: {counts}); {data['normaliser']}, crop {data['crop']}"
+
+
+def recommended(result: OptimizeResult) -> Candidate:
+    """Returns the fastest front point within 0.3 points of the baseline's validation NME."""
+    limit = result.baseline.trained.val_nme_percent + SMALL_DROP
+    good = [c for c in result.front if c.trained.val_nme_percent <= limit]
+    return min(good or result.front, key=lambda c: c.latency.ms)
+
+
+def recommendation(result: OptimizeResult) -> str:
+    """Returns which file to ship and why, as a sentence."""
+    pick, base = recommended(result), result.baseline
+    change = pick.trained.val_nme_percent - base.trained.val_nme_percent
+    if pick.trained.digest == base.trained.digest:
+        return f"ship the float baseline: nothing faster keeps its NME within {SMALL_DROP} points"
+    return (
+        f"ship {pick.pipeline}: {base.latency.ms / pick.latency.ms:.1f} times as fast as the float "
+        f"baseline ({pick.latency.kind}), {change:+.2f} points validation NME"
+    )
