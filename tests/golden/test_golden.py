@@ -20,8 +20,8 @@ import pytest
 
 from lmopt.errors import LmoptError
 from lmopt.ir.text import parse_graph
-from lmopt.pipeline.base import PassContext
 from lmopt.pipeline.manager import Pipeline
+from tests.support.services import full_context
 
 FILES = sorted(Path(__file__).parent.glob("*.lmir"))
 _DIRECTIVE = re.compile(r"^// (WHY|RUN|CHECK|CHECK-NOT|CHECK-NOTE|ERROR): *(.*?) *$", re.MULTILINE)
@@ -79,7 +79,7 @@ def check_golden(golden: Golden) -> None:
 
 def _run(golden: Golden) -> tuple[str, tuple[str, ...]]:
     pipeline = Pipeline.parse(golden.run)
-    result = pipeline.run(parse_graph(golden.text), PassContext(), verify_each=True)
+    result = pipeline.run(parse_graph(golden.text), full_context(), verify_each=True)
     return str(result.graph), result.notes
 
 
