@@ -20,7 +20,7 @@ TRUTH, FOUND = (60, 200, 90), (255, 70, 60)
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures of one model's answers, as PNG files in memory."""
+    """Pictures of one model's answers, as JPEG files in memory."""
 
     title: str
     pictures: tuple[bytes, ...]
@@ -84,6 +84,6 @@ def _draw(
         for x, y in points:
             place = (round(float(x) * SIDE * 16 - 8), round(float(y) * height * 16 - 8))
             cv2.circle(canvas, place, 28, color, -1, cv2.LINE_AA, shift=4)
-    ok, stored = cv2.imencode(".png", canvas[..., ::-1])
+    ok, stored = cv2.imencode(".jpg", canvas[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert ok
     return stored.tobytes()

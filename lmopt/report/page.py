@@ -38,7 +38,7 @@ def page(result: OptimizeResult, plot: bytes, strips: Sequence[Strip]) -> str:
         rows=[
             {
                 "cells": summary.cells(row, result),
-                "pick": row.role == "front" and row.pipeline == pick,
+                "pick": row.role != "baseline" and row.pipeline == pick,
             }
             for row in summary.rows(result)
         ],

@@ -11,6 +11,7 @@ from lmopt.report.summary import is_estimated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 _FRONT, _OTHER, _BASE = "#0b6e99", "#9aa0a6", "#c0392b"
 
@@ -39,6 +40,11 @@ def front_png(result: OptimizeResult) -> bytes:
             fontsize=9,
         )
     axes.set_xscale("log")
+    _plain_ticks(axes.xaxis)
+    errors = [c.trained.val_nme_percent for c in (*dominated, *result.front, result.baseline)]
+    if max(errors) > 4 * min(errors):
+        axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
     low, high = axes.get_xlim()
     for name, budget in REAL_TIME_MS.items():
         if low < budget < high:
@@ -55,6 +61,14 @@ def front_png(result: OptimizeResult) -> bytes:
     stored = io.BytesIO()
     figure.savefig(stored, format="png", dpi=130, metadata={"Software": "lmopt"})
     return stored.getvalue()
+
+
+def _plain_ticks(axis: Axis) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _latency_axis(result: OptimizeResult) -> str:

@@ -17,7 +17,7 @@ class Row:
     """A candidate as a table shows it; all texts.
 
     Attributes:
-        role: `baseline` or `front`.
+        role: `baseline`, or `front N` as the plot numbers it.
         host: Latency measured on this host.
         target: Latency estimated for the target; empty where the host is what counts.
     """
@@ -64,7 +64,7 @@ def rows(result: OptimizeResult) -> tuple[Row, ...]:
     """Returns the baseline and the front, fastest first."""
     return (
         _row("baseline", result.baseline),
-        *(_row("front", candidate) for candidate in result.front),
+        *(_row(f"front {k}", candidate) for k, candidate in enumerate(result.front, start=1)),
     )
 
 
@@ -127,6 +127,7 @@ def recommendation(result: OptimizeResult) -> str:
     if pick.trained.digest == base.trained.digest:
         return f"ship the float baseline: nothing faster keeps its NME within {SMALL_DROP} points"
     return (
-        f"ship {pick.pipeline}: {base.latency.ms / pick.latency.ms:.1f} times as fast as the float "
-        f"baseline ({pick.latency.kind}), {change:+.2f} points validation NME"
+        f"ship {pick.pipeline}: {base.latency.ms / pick.latency.ms:.2f} times as fast as the float "
+        f"baseline ({pick.latency.kind}), {human_bytes(pick.trained.size_bytes)} instead of "
+        f"{human_bytes(base.trained.size_bytes)}, {change:+.2f} points validation NME"
     )
