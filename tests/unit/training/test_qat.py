@@ -120,11 +120,18 @@ def test_training_gives_float_weights_and_ranges_on_the_grid(scheme: QuantScheme
     for end in found.values():
         grid = activation_grid(end, scheme.storage)
         assert range_of(grid, scheme.storage).low == pytest.approx(end.low, abs=1e-6)
-    wanted = run(quantize_graph(trained, found, scheme), {"image": images()})["landmarks"]
-    got = round_graph(trained, found, scheme).run({"image": images()})["landmarks"].numpy()
-    steps = np.abs(wanted - got) / activation_grid(found[Value("landmarks")], DType.U8).scale[0]
-    assert np.rint(steps).max() <= 2
-    assert steps.mean() < 0.5
+    edit = trained.edit()
+    for name in ("stem", "depthwise", "project"):
+        edit.output(name, Value(name))
+    watched = edit.done()
+    wanted = run(quantize_graph(watched, found, scheme), {"image": images()})
+    got = round_graph(watched, found, scheme).run({"image": images()})
+    for name, value in watched.outputs[1:]:
+        step = activation_grid(found[value], scheme.storage).scale[0]
+        steps = np.rint(np.abs(wanted[name] - got[name].numpy()) / step)
+        assert steps.max() <= 1
+        # The dark background is one value many times over, so one tie counts many times.
+        assert np.mean(steps > 0) < 0.1
 
 
 def test_batch_norm_is_refused() -> None:
