@@ -100,6 +100,6 @@ class Config:
         policy = self.raw.get("dtype")
         if isinstance(policy, dict):
             settings = policy.get("config")
-            policy = settings.get("name") if isinstance(settings, dict) else "unknown"
+            policy = settings.get("name", "") if isinstance(settings, dict) else ""
         if policy is not None and policy not in _FLOATS:
             self.fail("dtype", f"one of {', '.join(sorted(_FLOATS))}")

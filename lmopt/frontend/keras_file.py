@@ -67,7 +67,7 @@ def _open_archive(path: Path) -> Iterator[KerasFile]:
     config = _json(_member(path, "config.json"), f"{where}: config.json")
     stored = io.BytesIO(_member(path, _WEIGHTS))
     with _hdf5(stored, f"{where}: {_WEIGHTS}") as root:
-        yield KerasFile(config, ArchiveWeights(root, f"{where}: {_WEIGHTS}"))
+        yield KerasFile(config, ArchiveWeights(root))
 
 
 def _member(path: Path, name: str) -> bytes:
@@ -108,7 +108,7 @@ def _read_hdf5(root: h5py.Group, where: str) -> KerasFile:
     if "layer_names" not in root.attrs and not isinstance(root.get("model_weights"), h5py.Group):
         raise InputError("this HDF5 file holds no weights", where=where, hint=_SAVE)
     group = root if "layer_names" in root.attrs else root["model_weights"]
-    return KerasFile(config, Hdf5Weights(group, where))
+    return KerasFile(config, Hdf5Weights(group))
 
 
 def _json(text: object, where: str) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from lmopt.ir.types import Weight
 
 _CUT = "rebuild the model without it, or cut the model before this layer"
 
+_DAMAGED = "the file is damaged: save it again"
 _Results = dict[tuple[str, int], tuple[Value, ...]]
 
 
@@ -49,7 +50,8 @@ def import_model(model: Model, weights: Weights, path: Path) -> Graph:
 def _input(edit: Edit, model: Model, ref: Ref) -> Value:
     layer = next((layer for layer in model.layers if layer.name == ref.layer), None)
     if layer is None or layer.kind != "InputLayer":
-        raise InputError(f"its input '{ref.layer}' is no InputLayer", where=model.where)
+        what = f"its input '{ref.layer}' is no InputLayer"
+        raise InputError(what, where=model.where, hint=_DAMAGED)
     name = _identifier(layer.name)
     return edit.input(edit.fresh(name), layer.config.shape("batch_shape", "batch_input_shape"))
 
@@ -66,8 +68,9 @@ class _Importer:
             raise InputError(
                 f"it is called with {len(feeds)} operands; wanted {len(model.inputs)}",
                 where=model.where,
+                hint=_DAMAGED,
             )
-        done: dict[tuple[str, int], tuple[Value, ...]] = {
+        done: _Results = {
             (ref.layer, 0): (value,) for ref, value in zip(model.inputs, feeds, strict=True)
         }
         waiting = [
@@ -89,7 +92,7 @@ class _Importer:
                 raise InputError(
                     "its operands come from no layer, or from itself",
                     where=left[0][0].where,
-                    hint="the file is damaged: save it again",
+                    hint=_DAMAGED,
                 )
             waiting = left
         return tuple(_result(ref, done, model.where) for ref in model.outputs)
@@ -103,15 +106,11 @@ class _Importer:
             return self.run(layer.model, feeds)
         convert = LAYERS.get(layer.kind)
         if convert is None:
-            code = (
-                " runs Python code of its own, which lmopt never does;"
-                if (layer.kind == "Lambda")
-                else ""
-            )
+            code = "; it is Python code, which lmopt never runs" if layer.kind == "Lambda" else ""
             raise InputError(
-                f"lmopt has no layer {layer.kind};{code} it reads {', '.join(sorted(LAYERS))}",
+                f"lmopt knows no layer {layer.kind}{code}",
                 where=layer.where,
-                hint="write it with these layers, or cut the model before this layer",
+                hint="cut the model before it, or use one of: " + ", ".join(sorted(LAYERS)),
             )
         layer.config.check_layout()
         stem = self._edit.fresh(_identifier("/".join(layer.trail)))
@@ -134,7 +133,7 @@ def _result(ref: Ref, done: _Results, where: str) -> Value:
         raise InputError(
             f"result {ref.result} of call {ref.call} of '{ref.layer}' does not exist",
             where=where,
-            hint="the file is damaged: save it again",
+            hint=_DAMAGED,
         )
     return values[ref.result]
 

@@ -99,7 +99,8 @@ def _parse(
     kind: str, config: Mapping[str, Any], where: str, trail: tuple[str, ...], slot: str
 ) -> Model:
     if len(trail) > _MAX_DEPTH:
-        raise InputError(f"models are nested more than {_MAX_DEPTH} deep", where=where)
+        what = f"models are nested more than {_MAX_DEPTH} deep"
+        raise InputError(what, where=where, hint="build the model with fewer levels")
     documents = config["layers"]
     if not isinstance(documents, list) or not documents:
         raise InputError("the model has no layers", where=where, hint=_DAMAGED)
@@ -181,9 +182,10 @@ def _refuse_custom(document: Mapping[str, Any], where: str) -> None:
     module = document.get("module")
     foreign = isinstance(module, str) and module.split(".")[0] not in ("keras", "tf_keras")
     marks = (document.get("registered_name"), document.get("class_name"))
-    if foreign or any(">" in mark for mark in marks if isinstance(mark, str)):
+    registered = next((mark for mark in marks if isinstance(mark, str) and ">" in mark), None)
+    if foreign or registered:
         raise InputError(
-            f"a class of its own (module {module}) is code that is not in the file",
+            f"a class of its own ({registered or module}) is code, which lmopt never runs",
             where=where,
             hint="rebuild the model with Keras' own layers, or cut it before this layer",
         )

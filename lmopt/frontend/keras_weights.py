@@ -16,6 +16,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 Arrays = dict[str, NDArray[np.float32]]
 
 _DAMAGED = "architecture and weights do not belong together, or the file is damaged: save it again"
+_OLD_SLOT = "_layer_checkpoint_dependencies"  # what archives of TensorFlow 2.12 say for layers
 _ALIASES = {"depthwise_kernel": ("depthwise_kernel", "kernel")}
 
 
@@ -37,12 +38,13 @@ class Weights(Protocol):
 class ArchiveWeights:
     """Weights of a `.keras` file: numbered, in one group per layer."""
 
-    def __init__(self, root: h5py.Group, where: str) -> None:
+    def __init__(self, root: h5py.Group) -> None:
         self._root = root
-        self._where = where
 
     def arrays(self, layer: Layer, shapes: Shapes) -> Arrays:
         path = f"{layer.slot}/vars"
+        if "layers" not in self._root and _OLD_SLOT in self._root:
+            path = "/".join(_OLD_SLOT if part == "layers" else part for part in path.split("/"))
         group = _find(self._root, path, layer)
         if not isinstance(group, h5py.Group) or len(group) != len(shapes):
             got = len(group) if isinstance(group, h5py.Group) else 0
@@ -56,9 +58,8 @@ class ArchiveWeights:
 class Hdf5Weights:
     """Weights of a `.h5` file: one group per outermost layer, which lists its weights by name."""
 
-    def __init__(self, group: h5py.Group, where: str) -> None:
+    def __init__(self, group: h5py.Group) -> None:
         self._group = group
-        self._where = where
 
     def arrays(self, layer: Layer, shapes: Shapes) -> Arrays:
         group = _find(self._group, layer.trail[0], layer)
@@ -146,8 +147,8 @@ def _array(found: Any, name: str, shape: tuple[int, ...], layer: Layer) -> NDArr
         raise InputError(f"its {name} lies in another file", where=layer.where, hint=_DAMAGED)
     try:
         stored = np.asarray(found[()])
-        if found.attrs.get("dtype") == "bfloat16":
-            # The upper half of a float32, which NumPy has no type for.
+        if stored.dtype == np.dtype("V2"):
+            # bfloat16, which NumPy has no type for: the upper half of a float32.
             halves = np.frombuffer(stored.tobytes(), np.uint16).astype(np.uint32)
             return (halves << 16).view(np.float32).reshape(shape)
     except (OSError, RuntimeError, ValueError) as error:
