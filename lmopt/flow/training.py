@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ class TrainedDetector:
     """A trained detector and its files.
 
     Attributes:
-        detector: Folded, with its weights.
-        weights: The weight archive; `NAME@FILE.npz` is a detector.
+        detector: Folded, with its weights; its name loads it again.
+        weights: The weight archive.
         note: What the weights come from, beside them.
         model: The float .tflite.
         score: On the validation faces.
@@ -128,8 +128,10 @@ def train(
     plan = recipe or TrainingRecipe()
     source = as_detector(detector, contract)
     rules = source.require_contract()
-    stem = Path(source.name.partition("@")[0]).stem if "/" in source.name else source.graph.name
-    folder = Path(out) if out is not None else Path("out") / f"train-{stem}"
+    family = source.name.partition("@")[0]
+    is_zoo = family in zoo.DETECTORS
+    stem = family if is_zoo else Path(source.name).stem
+    folder = (Path(out) if out is not None else Path("out") / f"train-{stem}").resolve()
     weights, model = (folder / f"{stem}.{suffix}" for suffix in ("npz", "tflite"))
     require_writable(weights)
     faces = as_faces(data, rules, listen)
@@ -153,16 +155,19 @@ def train(
             graph = service.train(
                 graph, plan.phase(folded=True), seed=seed + 1, checkpoint=folder / "phase2.npz"
             )
-    made = source.with_graph(graph)
+    _write_weights(graph, weights)
+    # What is scored and emitted are the weights as the archive holds them, in half precision.
+    graph = zoo.with_weights(graph, zoo.read_archive(weights), str(weights))
+    name = f"{family}@{weights}" if is_zoo else str(model)
+    made = replace(source, name=name, graph=graph)
     listen(Activity("scoring on the validation faces"))
     with Workbench(made, faces, None) as bench:
         data_bytes = bench.file(graph)
         score = bench.score(data_bytes, "validation")
-    _write_weights(graph, weights)
     write_atomically(model, data_bytes)
     note = weights.with_suffix(".md")
     write_atomically(note, _note(source, faces, plan, seed, command, score).encode())
-    return TrainedDetector(made, weights.resolve(), note.resolve(), model.resolve(), score)
+    return TrainedDetector(made, weights, note, model, score)
 
 
 def _write_weights(graph: Graph, path: Path) -> None:

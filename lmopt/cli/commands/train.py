@@ -75,5 +75,5 @@ def train(
     typer.echo(f"validation NME {made.score.nme_percent:.3f} % on {made.score.faces} faces")
     for path in (made.weights, made.note, made.model):
         typer.echo(f"wrote {path}")
-    base = made.detector.graph.name
-    note(f"next: lmopt optimize {base}@{made.weights} --target host")
+    faces = "".join(f" --data {path}" for path in data or [])
+    note(f"next: lmopt optimize {made.detector.name} --target host{faces}")

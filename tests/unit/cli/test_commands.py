@@ -1,0 +1,190 @@
+"""Every command does its work, and `--json` prints one document and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lmopt.cli.app import app
+from lmopt.errors import InputError
+from tests.unit.cli.conftest import Bench
+
+
+def run(*arguments: object, code: int = 0) -> tuple[str, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result.stdout, result.stderr
+
+
+def run_json(*arguments: object) -> Any:
+    stdout, _ = run(*arguments, "--json")
+    return json.loads(stdout, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+def test_inspect_counts_a_detector_without_weights() -> None:
+    found = run_json("inspect", "pfld-1.0@none")
+    assert found["parameters"] == 1_236_544
+    assert found["inputs"] == [{"name": "image", "type": "f32[?,112,112,3]"}]
+    assert found["outputs"] == [{"name": "landmarks", "type": "f32[?,136]"}]
+    assert found["nodes"] == sum(found["ops"].values())
+    assert found["size_bytes"] > 4 * 1_200_000
+    assert found["initialized"] is False
+
+
+def test_inspect_reads_a_file_and_estimates(bench: Bench) -> None:
+    found = run_json("inspect", bench.model, "--target", "velvet-cpu", "--target", "host")
+    assert found["size_bytes"] == bench.model.stat().st_size
+    assert found["contract"]["scheme"] == "ibug-68"
+    assert found["estimates"]["velvet-cpu"]["kind"] == "estimated"
+    assert found["estimates"]["velvet-cpu"]["latency_ms"] > 0
+    assert found["estimates"]["host"]["kind"] == "none"
+
+
+def test_inspect_prints_ir_that_parses(bench: Bench) -> None:
+    stdout, _ = run("inspect", "pfld-0.25@none", "--ir")
+    assert "%stem = conv2d(%image)" in stdout
+
+
+def test_a_saved_contract_is_the_models_own(bench: Bench, tmp_path: Path) -> None:
+    from lmopt import zoo
+    from lmopt.detector.document import load_contract
+
+    run("inspect", bench.model, "--save-contract", tmp_path / "c.toml")
+    assert load_contract(tmp_path / "c.toml") == zoo.load("pfld-0.25@none").contract
+
+
+def test_compile_writes_a_file_that_evaluates_like_its_detector(
+    bench: Bench, tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "m.tflite"
+    made = run_json("compile", bench.detector, "--passes", "fold-batchnorm", "--out", out)
+    assert made["model"] == str(out)
+    assert made["size_bytes"] == out.stat().st_size
+    assert [step["pass"] for step in made["steps"]] == ["fold-batchnorm"]
+    scores = [run_json("evaluate", name, "--data", bench.faces) for name in (bench.detector, out)]
+    assert scores[0]["digest"] == scores[1]["digest"] == made["digest"]
+    assert scores[0]["nme_percent"] == scores[1]["nme_percent"]
+    assert scores[0]["faces"] == 4
+    assert scores[0]["normaliser"] == "inter-ocular"
+    assert scores[0]["crop"] == "landmarks box x1.25, square"
+
+
+def test_print_after_shows_the_graph_on_stderr(bench: Bench, tmp_path: Path) -> None:
+    stdout, stderr = run(
+        *("compile", bench.detector, "--passes", "fold-batchnorm,to-float16"),
+        *("--out", tmp_path / "m.tflite", "--print-after", "fold-batchnorm", "--verify-each"),
+    )
+    assert stderr.count("// IR after") == 1
+    assert "batch_norm" not in stderr.partition("// IR after")[2]
+    assert "%stem" not in stdout
+
+
+def test_measure_against_itself_tells_no_difference(bench: Bench) -> None:
+    found = run_json(
+        "measure", bench.model, "--against", bench.model, "--max-seconds", "0.5", "--threads", "1"
+    )
+    assert found["best"]["kind"] == "measured"
+    speedup = found["speedups"][0]
+    assert speedup["threads"] == 1
+    assert speedup["low"] <= speedup["value"] <= speedup["high"]
+    assert found["best"]["digest"] == found["against"]["measurements"][0]["digest"]
+
+
+def test_passes_and_targets_list_what_is_installed() -> None:
+    listed = {entry["name"]: entry for entry in run_json("passes")["passes"]}
+    assert {"fold-batchnorm", "quantize-int8", "qat"} <= listed.keys()
+    epochs = next(o for o in listed["finetune"]["options"] if o["name"] == "epochs")
+    assert epochs["type"] == "float"
+    targets = {entry["name"] for entry in run_json("targets")["targets"]}
+    assert {"host", "velvet-apu", "p30-gpu"} <= targets
+
+
+def test_a_target_shows_every_number_with_unit_kind_and_source() -> None:
+    stdout, _ = run("targets", "velvet-apu")
+    quantities = run_json("targets", "velvet-apu")["quantities"]
+    assert quantities["peak_u8"]["unit"] == "GMAC/s"
+    for quantity in quantities.values():
+        assert quantity["source"] in stdout
+        assert quantity["kind"] in stdout
+
+
+def test_data_stats_counts_splits(bench: Bench) -> None:
+    found = run_json("data", "stats", bench.faces)
+    assert found["faces"] == 16
+    assert found["kind"] == "annotated faces"
+    assert found["sources"] == [
+        {"source": "faces", "train": 9, "validation": 3, "test": 4, "boxes": 0}
+    ]
+
+
+PIPELINES = ("--passes", "fold-batchnorm,to-float16")
+
+
+def test_optimize_gives_one_document_and_all_reports_and_resumes(
+    bench: Bench, tmp_path: Path
+) -> None:
+    arguments = ("optimize", bench.detector, "--target", "velvet-cpu", "--data", bench.faces)
+    arguments += (*PIPELINES, "--threads", "1", "--out", tmp_path / "run")
+    found = run_json(*arguments)
+    assert {"target", "detector", "data", "baseline", "front", "candidates"} <= found.keys()
+    assert found["data"]["kind"] == "annotated faces"
+    assert found["data"]["faces"] == {"train": 9, "validation": 3, "test": 4}
+    assert {c["pipeline"] for c in found["candidates"]} == {
+        "fold-batchnorm",
+        "fold-batchnorm,to-float16",
+    }
+    for candidate in found["front"]:
+        assert candidate["latency"]["kind"] == "estimated"
+        assert candidate["latency"]["where"] == "velvet-cpu"
+        assert candidate["host"]["kind"] == "measured"
+        assert Path(candidate["model"]).is_absolute()
+        assert Path(candidate["model"]).stat().st_size == candidate["size_bytes"]
+        score = run_json("evaluate", candidate["model"], "--data", bench.faces)
+        assert score["nme_percent"] == candidate["nme_percent"]
+    stored = json.loads((tmp_path / "run" / "front.json").read_text())
+    assert stored["baseline"]["digest"] == found["baseline"]["digest"]
+    assert (tmp_path / "run" / "front.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 4 * (1 + len(found["front"]))
+
+    stdout, stderr = run(*arguments)
+    assert stderr.count("from an earlier run") == 2
+    assert "host ms (measured)" in stdout
+    assert "velvet-cpu ms (estimated ±)" in stdout
+    assert re.search(r"^next: ", stdout, re.MULTILINE)
+    assert "check: lmopt evaluate" in stdout
+
+
+def test_an_interruption_says_how_to_go_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmopt.flow.optimization.optimize", interrupt)
+    _, stderr = run("optimize", bench.detector, "--target", "host", code=130)
+    assert stderr.splitlines()[-1] == "interrupted; run the same command again to resume"
+
+
+def test_the_boundary_prints_place_reason_and_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InputError("too small", where="a.csv:3", hint="enlarge it")
+
+    monkeypatch.setattr("lmopt.flow.inspection.inspect", fail)
+    stdout, stderr = run("inspect", "pfld-1.0@none", code=3)
+    assert stdout == ""
+    assert stderr == "error: a.csv:3: too small\nhint: enlarge it\n"
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lmopt.flow.inspection.inspect", fail)
+    result = CliRunner().invoke(app, ["inspect", "pfld-1.0@none"])
+    assert isinstance(result.exception, ZeroDivisionError)
