@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from lmopt.ir.graph import Graph, Node
@@ -52,7 +53,7 @@ def kernels(graph: Graph, target: Target) -> tuple[Kernel, ...]:
 
 def islands(found: tuple[Kernel, ...]) -> int:
     """Returns how often execution changes between the engine and its fallback."""
-    return sum(a.delegated != b.delegated for a, b in zip(found, found[1:], strict=False))
+    return sum(a.delegated != b.delegated for a, b in pairwise(found))
 
 
 def _is_fused(graph: Graph, node: Node) -> bool:

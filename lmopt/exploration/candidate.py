@@ -67,12 +67,15 @@ class Candidate:
         trained: The file and its validation score.
         latency: On the target: measured where it can be, else estimated.
         host: Measured on this host.
+        speedup: Baseline's time over this one's, each at its best thread count, measured on this
+            host in one interleaved run: value and 95 % interval.
         nme_percent: NME on the test faces; only what is reported is ever scored there.
     """
 
     trained: Trained
     latency: Latency
-    host: Latency | None
+    host: Latency
+    speedup: tuple[float, float, float]
     nme_percent: float | None = None
 
     @property
@@ -92,8 +95,9 @@ class Candidate:
             "nme_percent": self.nme_percent,
             "val_nme_percent": self.trained.val_nme_percent,
             "latency": self.latency.to_json(),
-            "host_ms": None if self.host is None else self.host.ms,
-            "host": None if self.host is None else self.host.to_json(),
+            "host_ms": self.host.ms,
+            "host": self.host.to_json(),
+            "host_speedup": dict(zip(("value", "low", "high"), self.speedup, strict=True)),
             "size_bytes": self.trained.size_bytes,
             "parameters": self.trained.parameters,
             "macs": self.trained.macs,

@@ -25,7 +25,7 @@ from lmopt.flow.sources import load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.frontend.tflite import read
 from lmopt.latency import harness, host
-from lmopt.latency.measurement import Measurement
+from lmopt.latency.measurement import Measurement, ratio
 from lmopt.pipeline.base import Need, Pass
 from lmopt.pipeline.manager import Pipeline
 from lmopt.runtime.runner import file_digest
@@ -77,9 +77,14 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         bench.rest()
         listen(events.Activity("measuring every file on this host, interleaved"))
         measured = _measure({BASELINE: baseline, **made}, target, request)
-        to_candidate = _Timing(target, request, measured)
-        base = to_candidate(baseline)
-        candidates = [base, *(to_candidate(trained) for trained in made.values())]
+        timing = _Timing(target, request, measured, baseline)
+        base = timing.candidate(baseline)
+        candidates = [base]
+        for trained in made.values():
+            try:
+                candidates.append(timing.candidate(trained))
+            except BackendError as error:
+                failures.append(Failure(trained.pipeline, "failed", str(error)))
         usable, refused = _constrain(candidates, base, request)
         front = Front.of(usable, lambda c: c.objectives)
         listen(events.Activity("scoring the front on the test faces"))
@@ -247,17 +252,22 @@ class _Timing:
         target: Target,
         request: OptimizeRequest,
         measured: Mapping[harness.Key, Measurement],
+        baseline: Trained,
     ) -> None:
         self._target = target
         self._request = request
         self._measured = measured
+        self._baseline = harness.best(measured, baseline.digest)
 
-    def __call__(self, trained: Trained) -> Candidate:
+    def candidate(self, trained: Trained) -> Candidate:
+        """Returns the candidate; raises BackendError when the target cannot run it at all."""
         best = harness.best(self._measured, trained.digest)
+        gain = ratio(self._baseline, best)
+        speedup = (gain.value, gain.low, gain.high)
         low, high = best.interval
         here = Latency(best.p50, "measured", best.where, low, high, best.threads)
         if _is_measured(self._target, self._request):
-            return Candidate(trained, here, here)
+            return Candidate(trained, here, here, speedup)
         graph, _ = read(Path(trained.model).read_bytes(), trained.model)
         guess = estimate(graph, self._target, threads=self._request.threads)
         there = Latency(
@@ -268,7 +278,7 @@ class _Timing:
             guess.latency_ms + guess.error_ms,
             guess.threads,
         )
-        return Candidate(trained, there, here)
+        return Candidate(trained, there, here, speedup)
 
 
 def _constrain(
