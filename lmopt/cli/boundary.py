@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lmopt.errors import LmoptError
+from lmopt.errors import LmoptError, UsageError
 
 INTERRUPTED = 130
 
@@ -22,8 +22,11 @@ class Boundary(TyperGroup):
         except LmoptError as error:
             place = f"{error.where}: " if error.where else ""
             typer.echo(f"error: {place}{error.what}", err=True)
-            if error.hint:
-                typer.echo(f"hint: {error.hint}", err=True)
+            hint = error.hint
+            if hint is None and isinstance(error, UsageError):
+                hint = f"{ctx.command_path} {ctx.invoked_subcommand} --help"
+            if hint:
+                typer.echo(f"hint: {hint}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted; run the same command again to resume", err=True)

@@ -161,7 +161,7 @@ def _check_contract(detector: Detector, contract: Contract) -> None:
             f"the contract feeds {want[0]}x{want[1]}x{want[2]}, the model takes "
             f"{' and '.join(str(node.results[0]) for node in inputs)}",
             where=detector.name,
-            hint="correct [input] in the contract",
+            hint="correct height, width or color in the contract",
         )
     outputs = dict(detector.graph.outputs)
     if contract.output not in outputs:

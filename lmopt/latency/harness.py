@@ -141,4 +141,5 @@ def _check(
         raise InputError(
             f"cannot measure with {wrong[0]} threads; this machine offers 1 to {cores}",
             where="--threads",
+            hint=f"choose from 1 to {cores}",
         )

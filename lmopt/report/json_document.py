@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 
 def json_text(document: Any) -> str:
-    """Returns a document as strict JSON; a number that is not finite becomes null.
+    """Returns a document as strict JSON; a number that is not finite becomes null,
+    a path its text.
 
     >>> json_text({"a": float("nan"), "b": (1, 2)}).split()
     ['{', '"a":', 'null,', '"b":', '[', '1,', '2', ']', '}']
@@ -24,4 +26,6 @@ def _finite(value: Any) -> Any:
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
     return value

@@ -19,6 +19,7 @@ class Row:
     Attributes:
         role: `baseline`, or `front N` as the plot numbers it.
         host: Latency measured on this host.
+        speedup: Against the baseline, measured on this host.
         target: Latency estimated for the target; empty where the host is what counts.
     """
 
@@ -27,6 +28,7 @@ class Row:
     test: str
     validation: str
     host: str
+    speedup: str
     target: str
     size: str
     verdict: str
@@ -47,6 +49,7 @@ def columns(result: OptimizeResult) -> tuple[str, ...]:
         "NME test %",
         "NME val %",
         "host ms (measured)",
+        "host speed-up",
         *target,
         "size",
         budget,
@@ -56,7 +59,7 @@ def columns(result: OptimizeResult) -> tuple[str, ...]:
 def cells(row: Row, result: OptimizeResult) -> tuple[str, ...]:
     """Returns a row's texts in the order of `columns`."""
     target = (row.target,) if is_estimated(result) else ()
-    before = (row.role, row.pipeline, row.test, row.validation, row.host)
+    before = (row.role, row.pipeline, row.test, row.validation, row.host, row.speedup)
     return (*before, *target, row.size, row.verdict)
 
 
@@ -75,7 +78,8 @@ def _row(role: str, candidate: Candidate) -> Row:
         pipeline=candidate.pipeline,
         test="-" if candidate.nme_percent is None else f"{candidate.nme_percent:.2f}",
         validation=f"{made.val_nme_percent:.2f}",
-        host="-" if candidate.host is None else latency_text(candidate.host),
+        host=latency_text(candidate.host),
+        speedup=speedup_text(candidate),
         target=latency_text(latency) if latency.kind == "estimated" else "",
         size=human_bytes(made.size_bytes),
         verdict=verdict(latency.ms),
@@ -97,10 +101,15 @@ def latency_text(latency: Latency) -> str:
     return f"{latency.ms:.3f} [{latency.low:.3f}, {latency.high:.3f}]{threads}"
 
 
+def speedup_text(candidate: Candidate) -> str:
+    """Returns how many times as fast as the baseline a candidate is here, with its interval."""
+    value, low, high = candidate.speedup
+    return f"{value:.2f}x [{low:.2f}, {high:.2f}]"
+
+
 def where(result: OptimizeResult) -> str:
     """Returns where the latencies come from, in words."""
-    host = result.baseline.host
-    measured = "" if host is None else f"measured on this host ({host.where})"
+    measured = f"measured on this host ({result.baseline.host.where})"
     if not is_estimated(result):
         return measured
     return f"estimated for {result.target}, not measured there; host column {measured}"
@@ -126,8 +135,12 @@ def recommendation(result: OptimizeResult) -> str:
     change = pick.trained.val_nme_percent - base.trained.val_nme_percent
     if pick.trained.digest == base.trained.digest:
         return f"ship the float baseline: nothing faster keeps its NME within {SMALL_DROP} points"
+    gain = (
+        f"{base.latency.ms / pick.latency.ms:.2f}x as fast as the float baseline (estimated)"
+        if is_estimated(result)
+        else f"{speedup_text(pick)} as fast as the float baseline (measured)"
+    )
     return (
-        f"ship {pick.pipeline}: {base.latency.ms / pick.latency.ms:.2f} times as fast as the float "
-        f"baseline ({pick.latency.kind}), {human_bytes(pick.trained.size_bytes)} instead of "
+        f"ship {pick.pipeline}: {gain}, {human_bytes(pick.trained.size_bytes)} instead of "
         f"{human_bytes(base.trained.size_bytes)}, {change:+.2f} points validation NME"
     )

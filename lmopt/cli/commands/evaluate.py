@@ -35,17 +35,19 @@ def evaluate(
 ) -> None:
     """Score a detector or .tflite on annotated faces; without --data on rendered ones."""
     import lmopt
+    from lmopt.data.dataset import Split
     from lmopt.detector.contract import BoxSource
     from lmopt.flow.sources import is_rendered
     from lmopt.scoring.metrics import Normaliser
 
+    _one_of("--split", split, Split)
     _one_of("--box", box, BoxSource)
     _one_of("--normaliser", normaliser, Normaliser)
     with ProgressView() as view:
         score = lmopt.evaluate(
             detector,
             data,
-            split=split,  # type: ignore[arg-type]  # the dataset knows its splits
+            split=split,  # type: ignore[arg-type]  # checked above, as the next ones
             contract=contract,
             normaliser=normaliser,  # type: ignore[arg-type]
             box=box,  # type: ignore[arg-type]

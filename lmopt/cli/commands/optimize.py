@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,7 +93,7 @@ def optimize(
         result = lmopt.optimize(request, view)
         reports = _write(request, result, view)
     if json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), "files": asdict(reports)})
         return
     _show(request, result, reports)
 

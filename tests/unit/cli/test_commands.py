@@ -146,7 +146,7 @@ def test_optimize_gives_one_document_and_all_reports_and_resumes(
         assert Path(candidate["model"]).stat().st_size == candidate["size_bytes"]
         score = run_json("evaluate", candidate["model"], "--data", bench.faces)
         assert score["nme_percent"] == candidate["nme_percent"]
-    stored = json.loads((tmp_path / "run" / "front.json").read_text())
+    stored = json.loads(Path(found["files"]["json"]).read_text())
     assert stored["baseline"]["digest"] == found["baseline"]["digest"]
     assert (tmp_path / "run" / "front.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "run" / "report.html").read_text()

@@ -1,0 +1,164 @@
+"""Use cases as functions: any number of landmarks, data in every form, files written whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lmopt
+from lmopt.codegen.tflite import emit
+from lmopt.data import load_dataset
+from lmopt.detector.contract import Contract, CropRule
+from lmopt.detector.detector import Detector
+from lmopt.detector.document import contract_to_toml
+from lmopt.detector.scheme import LandmarkScheme, scheme_for
+from lmopt.errors import InputError, UsageError
+from lmopt.files import require_writable, write_atomically
+from lmopt.flow.sources import as_faces, is_rendered
+from lmopt.flow.training import TrainingRecipe
+from tests.support.annotated import FIVE_POINTS, row, write_folder
+from tests.support.constant_detector import constant_detector
+
+SHIFT = np.array([0.1, 0.0])
+EYES = LandmarkScheme("five", 5, eye_corners=(0, 1))
+RULE = CropRule("landmarks", 1.25, True)
+CONTRACT = Contract(
+    *(16, 16, "rgb", (0.0,) * 3, (255.0,) * 3, RULE, "points", "xyxy", "unit", scheme_for(5))
+)
+
+
+def truth() -> np.ndarray:
+    low, high = FIVE_POINTS.min(axis=0), FIVE_POINTS.max(axis=0)
+    return (FIVE_POINTS - (low + high) / 2) / ((high - low).max() * 1.25) + 0.5
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    roles = ("train", "validation", "test", "test")
+    rows = [row(f"{k}.png", role=role) for k, role in enumerate(roles)]
+    return write_folder(tmp_path / "faces", rows)
+
+
+def detector(points: np.ndarray, contract: Contract = CONTRACT) -> Detector:
+    return Detector("constant", constant_detector(contract, points), contract)
+
+
+def test_a_detector_that_is_right_scores_zero(folder: Path) -> None:
+    score = lmopt.evaluate(detector(truth()), folder)
+    assert score.nme_percent == pytest.approx(0.0, abs=1e-4)
+    assert score.auc == pytest.approx(1.0)
+    assert (score.faces, score.split) == (2, "test")
+
+
+def test_a_scheme_without_eyes_is_normalised_by_the_box(folder: Path) -> None:
+    shifted = detector(truth() + SHIFT)
+    score = lmopt.evaluate(shifted, folder)
+    side = np.ptp(FIVE_POINTS, axis=0)
+    assert score.normaliser == "box"
+    wanted = 100 * 0.1 * side.max() * 1.25 / np.sqrt(side.prod())
+    assert score.nme_percent == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_scheme_with_eyes_is_normalised_by_them(folder: Path) -> None:
+    eyed = replace(CONTRACT, scheme=EYES)
+    score = lmopt.evaluate(detector(truth() + SHIFT, eyed), folder)
+    eyes = np.linalg.norm(FIVE_POINTS[0] - FIVE_POINTS[1])
+    assert score.normaliser == "inter-ocular"
+    wanted = 100 * 0.1 * np.ptp(FIVE_POINTS, axis=0).max() * 1.25 / eyes
+    assert score.nme_percent == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_bare_file_needs_a_contract_and_takes_a_given_one(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.tflite"
+    model.write_bytes(emit(constant_detector(CONTRACT, truth())))
+    with pytest.raises(InputError, match="no contract"):
+        lmopt.evaluate(model, folder)
+    (tmp_path / "c.toml").write_text(contract_to_toml(CONTRACT))
+    for given in (CONTRACT, tmp_path / "c.toml"):
+        assert lmopt.evaluate(model, folder, contract=given).nme_percent < 1e-3
+
+
+def test_faces_come_as_path_paths_text_or_dataset(folder: Path) -> None:
+    digests = {
+        as_faces(data, None).digest
+        for data in (folder, str(folder), [folder], load_dataset([folder]))
+    }
+    assert len(digests) == 1
+
+
+def test_no_path_and_the_word_rendered_mean_the_embedded_faces() -> None:
+    assert is_rendered(())
+    assert is_rendered([Path("rendered")])
+    assert not is_rendered([Path("rendered"), Path("faces")])
+
+
+def test_compile_keeps_the_contract_in_the_file(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "m.tflite"
+    made = lmopt.compile(detector(truth()), "to-float16", out=out, target="velvet-cpu")
+    assert made.path == out
+    assert out.read_bytes() == made.data
+    assert lmopt.load(out).contract == CONTRACT
+    assert made.to_json()["digest"] == made.digest
+    assert lmopt.evaluate(out, folder).digest == made.digest
+
+
+def test_compile_finds_an_unwritable_place_before_it_works(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        lmopt.compile(detector(truth()), "qat", out=tmp_path / "file" / "m.tflite")
+
+
+def test_inspect_estimates_or_says_why_not(tmp_path: Path) -> None:
+    found = lmopt.inspect(detector(truth()), targets=("host", "velvet-cpu"))
+    assert found.parameters == 3 * 10 + 10
+    assert found.ops == {"dense": 1, "input": 1, "mean": 1}
+    assert isinstance(found.estimates["host"], str)
+    assert found.to_json()["estimates"]["velvet-cpu"]["kind"] == "estimated"
+
+
+def test_measure_pairs_both_files_in_one_run() -> None:
+    model = emit(constant_detector(CONTRACT, truth()))
+    found = lmopt.measure(model, against=model, max_seconds=0.5, min_runs=10)
+    assert found.measurements[1].session == found.against_measurements[1].session
+    assert found.best is found.measurements[1]
+    speedup = found.speedups[1]
+    median = found.against_measurements[1].p50 / found.measurements[1].p50
+    assert speedup.value == pytest.approx(median)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": -1}, {"epochs": 0, "folded_epochs": 0}, {"batch": 0}, {"learning_rate": 0}]
+)
+def test_a_recipe_that_trains_nothing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        TrainingRecipe(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_write_that_fails_half_way_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"before")
+
+    def fill_up(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:1])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(InputError, match="No space left"):
+        write_atomically(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_asking_whether_a_place_is_writable_leaves_no_trace(tmp_path: Path) -> None:
+    require_writable(tmp_path / "deep" / "a.tflite")
+    assert list((tmp_path / "deep").iterdir()) == []
+    with pytest.raises(InputError, match="a folder, wanted a file"):
+        require_writable(tmp_path)

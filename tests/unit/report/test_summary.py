@@ -1,0 +1,73 @@
+"""Tables cannot confuse estimates with measurements, and recommend by validation NME."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lmopt.report import summary
+from tests.unit.report.results import HOST, candidate, result
+
+
+def test_an_estimated_target_has_a_column_of_its_own() -> None:
+    found = result("estimated")
+    names = summary.columns(found)
+    assert "host ms (measured)" in names
+    assert "velvet-apu ms (estimated ±)" in names
+    assert "verdict (estimated)" in names
+    for row in summary.rows(found):
+        cells = dict(zip(names, summary.cells(row, found), strict=True))
+        assert "±" in cells["velvet-apu ms (estimated ±)"]
+        assert "±" not in cells["host ms (measured)"]
+    assert "not measured there" in summary.where(found)
+
+
+def test_a_measured_target_has_one_column() -> None:
+    found = result("measured")
+    names = summary.columns(found)
+    assert [name for name in names if " ms " in name] == ["host ms (measured)"]
+    assert "verdict (measured)" in names
+    assert summary.where(found) == f"measured on this host ({HOST})"
+    for row in summary.rows(found):
+        assert len(summary.cells(row, found)) == len(names)
+
+
+def test_rows_hold_the_numbers_and_the_verdict() -> None:
+    found = result("estimated")
+    base, fast, good, _ = summary.rows(found)
+    assert (base.role, base.test, base.validation) == ("baseline", "5.10", "5.00")
+    assert base.verdict == "real time (30 ms)"
+    assert (fast.role, fast.target, fast.verdict) == ("front 1", "5 ± 0.5", "real time (15 ms)")
+    assert good.host == "10.000 [9.000, 11.000], 2 threads"
+    assert good.speedup == "2.00x [1.80, 2.20]"
+    assert good.size == "2.0 KiB"
+
+
+def test_the_recommendation_is_the_fastest_that_loses_little() -> None:
+    found = result("estimated")
+    assert summary.recommended(found).pipeline == "quantize-uint8"
+    said = summary.recommendation(found)
+    assert "2.00x as fast as the float baseline (estimated)" in said
+    assert "+0.20 points validation NME" in said
+
+
+def test_a_measured_recommendation_carries_its_interval() -> None:
+    said = summary.recommendation(result("measured"))
+    assert "2.00x [1.80, 2.20] as fast as the float baseline (measured)" in said
+
+
+def test_the_recommendation_looks_at_validation_and_never_at_test_faces() -> None:
+    lucky = candidate("lucky", 1, 9.0, test=0.1)
+    found = replace(result(), front=(lucky, *result().front))
+    assert summary.recommended(found).pipeline == "quantize-uint8"
+
+
+def test_without_a_faster_good_file_the_baseline_is_recommended() -> None:
+    found = replace(result(), front=(result().front[0], result().baseline))
+    assert summary.recommended(found) == found.baseline
+    assert summary.recommendation(found).startswith("ship the float baseline")
+
+
+def test_the_faces_are_named_with_their_kind() -> None:
+    said = summary.faces(result())
+    assert said.startswith("rendered faces (made: 9 train, 3 validation, 4 test)")
+    assert "inter-ocular" in said
