@@ -39,7 +39,7 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(
-        width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False, soft_wrap=False
+        width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False, emoji=False
     )
 
 

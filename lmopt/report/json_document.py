@@ -10,8 +10,7 @@ from typing import Any
 
 
 def json_text(document: Any) -> str:
-    """Returns a document as strict JSON; a number that is not finite becomes null,
-    a path its text.
+    """Returns a document as strict JSON: what is not finite becomes null, a path its text.
 
     >>> json_text({"a": float("nan"), "b": (1, 2)}).split()
     ['{', '"a":', 'null,', '"b":', '[', '1,', '2', ']', '}']

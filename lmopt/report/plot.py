@@ -29,7 +29,14 @@ def front_png(result: OptimizeResult) -> bytes:
     _points(axes, result.front, _FRONT, "o", "front")
     _points(axes, [result.baseline], _BASE, "D", "float baseline")
     line = sorted(c.objectives for c in result.front)
-    axes.plot([ms for _, ms in line], [nme for nme, _ in line], color=_FRONT, lw=1.2, zorder=1)
+    axes.plot(
+        [ms for _, ms in line],
+        [nme for nme, _ in line],
+        color=_FRONT,
+        lw=1.2,
+        zorder=1,
+        drawstyle="steps-post",
+    )
     for number, candidate in enumerate(result.front, start=1):
         axes.annotate(
             str(number),

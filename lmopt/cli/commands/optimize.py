@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from lmopt.report.folder import Reports
 
 
+WIDE_ENOUGH = 160
+"""Columns from which on the table has room for pipelines."""
+
+
 def optimize(
     target: Annotated[
         str,
@@ -115,7 +119,14 @@ def _write(request: OptimizeRequest, result: OptimizeResult, listen: Listener) -
 def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) -> None:
     from lmopt.report import summary
 
-    names = summary.columns(result)
+    out = console()
+    # Pipelines are long: in a narrow window they stand below the table, whole.
+    beside = out.width >= WIDE_ENOUGH
+    rows = [
+        dict(zip(summary.columns(result), summary.cells(row, result), strict=True))
+        for row in summary.rows(result)
+    ]
+    names = [name for name in summary.columns(result) if beside or name != "pipeline"]
     numbers = tuple(name for name in names if "NME" in name or "ms" in name or name == "size")
     shown = table(
         *names,
@@ -123,10 +134,11 @@ def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) ->
         f"latency {summary.where(result)}",
         right=numbers,
     )
-    for row in summary.rows(result):
-        shown.add_row(*summary.cells(row, result))
-    out = console()
+    for row in rows:
+        shown.add_row(*(row[name] for name in names))
     out.print(shown)
+    for row in rows if not beside else ():
+        typer.echo(f"{row['']}: {row['pipeline']}")
     if result.dominated or result.failures:
         typer.echo("not on the front:")
     for dominated in result.dominated:

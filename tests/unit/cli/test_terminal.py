@@ -1,0 +1,80 @@
+"""Progress goes to stderr as short lines, and a narrow window still shows whole pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from lmopt.cli import terminal
+from lmopt.cli.commands import optimize as command
+from lmopt.cli.terminal import ProgressView, lines
+from lmopt.exploration.candidate import Failure, Trained
+from lmopt.flow import events
+from lmopt.pipeline.base import TrainingProgress
+from lmopt.pipeline.manager import PassEvent, PassStep
+from lmopt.report.folder import Reports
+from tests.unit.report.results import result
+
+LONG = "fold-batchnorm,scale-width{factor=0.5},insert-pool{after=auto},quantize-uint8"
+STEP = PassStep("qat{epochs=1}", 2.5, True, True, ("ranges from 200 faces",), "d")
+
+
+@pytest.mark.parametrize(
+    ("event", "wanted"),
+    [
+        (events.Started("net", "host", "afw", 3), "optimizing net for host on afw: 3 pipelines"),
+        (events.Activity("measuring"), "measuring ..."),
+        (events.CandidateStarted(2, 9, "qat"), "[2/9] qat"),
+        (
+            events.PassProgress("p", PassEvent("finished", 0, 1, STEP.text, STEP)),
+            "    qat{epochs=1}: 2.5 s (cached); ranges from 200 faces",
+        ),
+        (
+            events.CandidateTrained(Trained("p", "d", "m", 2048, 5.125, 1, 1, 61.0), True),
+            "    validation NME 5.12 %, 2.0 KiB, 61 s, from an earlier run",
+        ),
+        (
+            events.CandidateFailed(Failure("qat", "skipped", "no time")),
+            "    skipped: qat: no time",
+        ),
+        (events.Noted("listen"), "listen"),
+    ],
+)
+def test_an_event_is_one_line(event: events.Event, wanted: str) -> None:
+    assert lines(event) == [wanted]
+
+
+def test_a_pass_that_begins_is_no_line() -> None:
+    assert lines(events.PassProgress("p", PassEvent("started", 0, 1, "qat"))) == []
+
+
+def test_training_is_reported_seldom_and_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressView() as view:
+        for step in range(1, 101):
+            view(events.Training(TrainingProgress(step, 100, 1.25, 90.0)))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    told = captured.err.splitlines()
+    assert len(told) == 2
+    assert told[-1] == "    training, loss 1.25, 90 images/s: 100 of 100"
+
+
+@pytest.mark.parametrize("width", [80, 240])
+def test_pipelines_are_whole_whatever_the_window(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "console", lambda: Console(width=width, markup=False))
+    reports = Reports(Path("front.json"), Path("front.png"), Path("report.html"))
+    command._show(SimpleNamespace(data=()), result(pipeline=LONG), reports)  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert LONG in shown
+    assert max(map(len, shown.splitlines()[: shown.count("\n") // 3])) <= width
+    assert "qat: failed: the runtime crashed <badly>" in shown
+    assert "to-float16: dominated by quantize-uint8" in shown
+
+
+def test_results_in_a_file_are_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert terminal.console().width == terminal.WIDE
