@@ -21,7 +21,7 @@ from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.journal import Journal, key_of
 from lmopt.flow.request import OptimizeRequest
-from lmopt.flow.sources import load, load_faces
+from lmopt.flow.sources import kind_of_faces, load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.frontend.tflite import read
 from lmopt.latency import harness, host
@@ -106,7 +106,7 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
             "faces": {split: len(faces.split(split)) for split in SPLITS},
             "normaliser": test.normaliser,
             "crop": test.crop,
-            "kind": "annotated faces" if request.data else "rendered faces",
+            "kind": kind_of_faces(request.data),
         },
         baseline=with_test(base),
         front=tuple(with_test(c) for c in front.points),

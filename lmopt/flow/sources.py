@@ -86,6 +86,11 @@ def is_rendered(paths: Sequence[Path]) -> bool:
     return not paths or [str(path) for path in paths] == [RENDERED_WORD]
 
 
+def kind_of_faces(paths: Sequence[Path]) -> str:
+    """Returns what every report calls the faces of `paths`."""
+    return "rendered faces" if is_rendered(paths) else "annotated faces"
+
+
 def load_faces(
     paths: Sequence[Path], contract: Contract | None, listen: Listener = ignore
 ) -> Dataset:
@@ -117,7 +122,7 @@ def read_bytes(path: Path) -> bytes:
 
 def _is_path(source: str | Path) -> bool:
     path = Path(source)
-    return isinstance(source, Path) or path.suffix in MODEL_SUFFIXES or path.exists()
+    return isinstance(source, Path) or path.suffix in MODEL_SUFFIXES or path.is_file()
 
 
 def _from_zoo(name: str) -> Detector:

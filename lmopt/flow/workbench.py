@@ -21,6 +21,7 @@ from lmopt.latency import host
 from lmopt.pipeline.base import Need, PassContext
 from lmopt.pipeline.cache import PipelineCache
 from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
+from lmopt.scoring.metrics import default_normaliser
 from lmopt.scoring.protocols import Score, ScoringProtocol
 from lmopt.target.profile import Target
 from lmopt.training.service import TrainingService
@@ -157,8 +158,9 @@ class Workbench:
         """Returns the scoring of one split; its faces are cropped once."""
         if split not in self._protocols:
             assert self.faces is not None
+            contract = self.detector.require_contract()
             self._protocols[split] = ScoringProtocol(
-                self.detector.require_contract(), self.faces.split(split)
+                contract, self.faces.split(split), default_normaliser(contract.scheme)
             )
         return self._protocols[split]
 

@@ -29,12 +29,12 @@ def stats(
 ) -> None:
     """Count the faces of every source by split."""
     from lmopt.data.dataset import summary
-    from lmopt.flow.sources import as_faces, is_rendered
+    from lmopt.flow.sources import as_faces, kind_of_faces
 
     with ProgressView() as view:
         faces = as_faces(paths, None, view)
     rows = summary(faces)
-    kind = "rendered faces" if is_rendered(paths or ()) else "annotated faces"
+    kind = kind_of_faces(paths or ())
     if json:
         print_json(
             {

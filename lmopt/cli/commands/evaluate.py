@@ -37,7 +37,7 @@ def evaluate(
     import lmopt
     from lmopt.data.dataset import Split
     from lmopt.detector.contract import BoxSource
-    from lmopt.flow.sources import is_rendered
+    from lmopt.flow.sources import kind_of_faces
     from lmopt.scoring.metrics import Normaliser
 
     _one_of("--split", split, Split)
@@ -53,7 +53,7 @@ def evaluate(
             box=box,  # type: ignore[arg-type]
             listen=view,
         )
-    kind = "rendered faces" if is_rendered(data or ()) else "annotated faces"
+    kind = kind_of_faces(data or ())
     if json:
         print_json({"detector": detector, "data": kind, **score.to_json()})
         return

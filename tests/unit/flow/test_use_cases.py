@@ -19,7 +19,8 @@ from lmopt.detector.document import contract_to_toml
 from lmopt.detector.scheme import LandmarkScheme, scheme_for
 from lmopt.errors import InputError, UsageError
 from lmopt.files import require_writable, write_atomically
-from lmopt.flow.sources import as_faces, is_rendered
+from lmopt.flow import events
+from lmopt.flow.sources import as_faces, is_rendered, kind_of_faces
 from lmopt.flow.training import TrainingRecipe
 from tests.support.annotated import FIVE_POINTS, row, write_folder
 from tests.support.constant_detector import constant_detector
@@ -95,6 +96,8 @@ def test_no_path_and_the_word_rendered_mean_the_embedded_faces() -> None:
     assert is_rendered(())
     assert is_rendered([Path("rendered")])
     assert not is_rendered([Path("rendered"), Path("faces")])
+    assert kind_of_faces([]) == "rendered faces"
+    assert kind_of_faces([Path("faces")]) == "annotated faces"
 
 
 def test_compile_keeps_the_contract_in_the_file(folder: Path, tmp_path: Path) -> None:
@@ -162,3 +165,37 @@ def test_asking_whether_a_place_is_writable_leaves_no_trace(tmp_path: Path) -> N
     assert list((tmp_path / "deep").iterdir()) == []
     with pytest.raises(InputError, match="a folder, wanted a file"):
         require_writable(tmp_path)
+
+
+def test_a_folder_named_like_a_detector_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "basic").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert lmopt.load("basic@none").name == "basic@none"
+    assert lmopt.load("basic").graph.parameters == 8_326_340
+
+
+def test_optimize_takes_any_number_of_landmarks(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.tflite"
+    model.write_bytes(emit(constant_detector(CONTRACT, truth() + SHIFT)))
+    (tmp_path / "c.toml").write_text(contract_to_toml(CONTRACT))
+    request = lmopt.OptimizeRequest(
+        target="host",
+        detector=str(model),
+        data=(folder,),
+        passes=("to-float16",),
+        contract=tmp_path / "c.toml",
+        threads=1,
+        out=tmp_path / "run",
+    )
+    told: list[events.Event] = []
+    found = lmopt.optimize(request, told.append)
+    assert found.data["normaliser"] == "box"
+    assert found.data["kind"] == "annotated faces"
+    assert (
+        found.baseline.nme_percent == lmopt.evaluate(model, folder, contract=CONTRACT).nme_percent
+    )
+    made = [event for event in told if isinstance(event, events.CandidateTrained)]
+    assert [event.candidate.pipeline for event in made] == ["fold-batchnorm", "to-float16"]
+    assert found.baseline.trained.model.startswith(str(tmp_path / "run"))

@@ -1,0 +1,56 @@
+"""`train` leaves weights that load again, a note of their origin, and resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lmopt
+from lmopt import zoo
+from lmopt.data import load_dataset
+from lmopt.errors import InputError
+from lmopt.flow.training import TrainingRecipe
+from tests.support.annotated import row, write_folder
+
+RECIPE = TrainingRecipe(epochs=1, folded_epochs=1, batch=4)
+
+
+def faces(folder: Path) -> Path:
+    roles = ["train"] * 4 + ["validation"] * 2
+    rng = np.random.default_rng(0)
+    rows = [row(f"{k}.png", rng.uniform(8, 56, (68, 2)), role=role) for k, role in enumerate(roles)]
+    return write_folder(folder, rows)
+
+
+def test_faces_without_a_validation_part_are_refused_before_training(tmp_path: Path) -> None:
+    folder = write_folder(
+        tmp_path / "faces", [row("a.png", np.arange(136.0).reshape(68, 2), group="1")]
+    )
+    assert [face.split for face in load_dataset([folder]).faces] == ["train"]
+    with pytest.raises(InputError, match="no face of split 'validation'"):
+        lmopt.train("pfld-0.25@none", folder, recipe=RECIPE, out=tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_trained_weights_load_again_and_a_second_call_takes_the_checkpoints(
+    tmp_path: Path,
+) -> None:
+    folder, out = faces(tmp_path / "faces"), tmp_path / "out"
+    made = lmopt.train("pfld-0.25@none", folder, recipe=RECIPE, out=out, seed=3, command="lmopt x")
+    assert made.weights == out / "pfld-0.25.npz"
+    again = lmopt.load(f"pfld-0.25@{made.weights}")
+    assert made.detector.name == again.name
+    assert again.graph.digest() == made.detector.graph.digest()
+    assert again.graph.digest() != zoo.load("pfld-0.25@none").graph.digest()
+    assert made.score.digest == lmopt.evaluate(made.model, folder, split="validation").digest
+    note = made.note.read_text()
+    for part in ("faces: 4 training faces", "1 with batch norms, 1 folded", "lmopt x", "Seed: 3"):
+        assert part in note
+    assert f"{made.score.nme_percent:.3f} %" in note
+    told: list[object] = []
+    second = lmopt.train(
+        "pfld-0.25@none", folder, recipe=RECIPE, out=out, seed=3, listen=told.append
+    )
+    assert second.score.digest == made.score.digest
