@@ -71,9 +71,12 @@ class Config:
             if isinstance(value, dict):
                 value = value.get(inner, value)
         try:
-            return np.asarray(value, np.float64)
-        except (TypeError, ValueError):
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError, OverflowError):
             self.fail(key, "numbers")
+        if not np.all(np.abs(array) <= np.finfo(np.float32).max):
+            self.fail(key, "numbers that float32 holds")
+        return array
 
     def padding(self) -> Literal["same", "valid"]:
         """Returns the padding of a window."""
@@ -101,5 +104,5 @@ class Config:
         if isinstance(policy, dict):
             settings = policy.get("config")
             policy = settings.get("name", "") if isinstance(settings, dict) else ""
-        if policy is not None and policy not in _FLOATS:
+        if policy is not None and (not isinstance(policy, str) or policy not in _FLOATS):
             self.fail("dtype", f"one of {', '.join(sorted(_FLOATS))}")

@@ -125,8 +125,7 @@ def _shortest(number: float) -> float:
 
 def _prelu(site: Site) -> Value:
     shape = site.type(site.x).shape[1:]
-    shared = site.config.raw.get("shared_axes") or []
-    if sorted(shared) != list(range(1, len(shape))):
+    if (site.config.raw.get("shared_axes") or []) != list(range(1, len(shape))):
         site.config.fail("shared_axes", "all axes but batch and channels, [1, 2] for pictures")
     weights = site.weights(
         {"alpha": (*[1] * (len(shape) - 1), shape[-1] or 0)},
@@ -182,7 +181,7 @@ def _arithmetic(make: Callable[[], ops.Op], most: int | None = None) -> Converte
 
 def _tf_op(site: Site) -> Value:
     function = site.config.raw.get("function")
-    if function not in _TF_OPS:
+    if not isinstance(function, str) or function not in _TF_OPS:
         site.config.fail("function", f"one of {', '.join(sorted(_TF_OPS))}")
     return _TF_OPS[function](site)
 
