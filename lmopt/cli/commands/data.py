@@ -23,7 +23,7 @@ def _group() -> None:
 def stats(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Folders; none means the rendered faces."),
+        typer.Argument(metavar="PATH", help="Folders; none means the rendered faces."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

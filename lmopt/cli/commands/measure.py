@@ -55,7 +55,8 @@ def measure(
     console().print(shown)
     for count, speedup in found.speedups.items():
         typer.echo(
-            f"{count} thread{'s' if count > 1 else ''}: {found.model} is {speedup} times as fast"
+            f"{count} thread{'s' if count > 1 else ''}: {found.model} is {speedup} times as fast "
+            f"as {found.against}"
         )
     if any(m.busy for _, m in rows):
         note("note: other work kept this machine busy meanwhile; the numbers may be high")

@@ -28,7 +28,7 @@ def optimize(
         typer.Option("--target", metavar="T", help="Target or TOML file: lmopt targets."),
     ],
     detector: Annotated[
-        str, typer.Argument(metavar="[DETECTOR]", help="Zoo detector, .keras, .h5 or .tflite.")
+        str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
     ] = "pfld-0.25",
     data: DataOption = None,
     passes: Annotated[

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def targets(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A target or a TOML file.", show_default=False),
+        typer.Argument(metavar="NAME", help="A target or a TOML file.", show_default=False),
     ] = None,
     json: JsonOption = False,
 ) -> None:
