@@ -105,7 +105,9 @@ def load_faces(
 
     total = sum(RENDERED.values())
     return rendered_dataset(
-        **RENDERED,
+        train=RENDERED["train"],
+        validation=RENDERED["validation"],
+        test=RENDERED["test"],
         on_progress=lambda done: listen(Activity("rendering faces", done, total)),
     )
 

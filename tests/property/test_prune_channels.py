@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmopt_passes.insert_pool import InsertPool
-from lmopt_passes.prune import Prune
-from lmopt_passes.scale_width import ScaleWidth
 from numpy.typing import NDArray
 
 from lmopt import zoo
@@ -41,6 +38,9 @@ from lmopt.ir.ops import (
 )
 from lmopt.ir.verify import verify
 from lmopt.pipeline.base import PassContext
+from lmopt_passes.insert_pool import InsertPool
+from lmopt_passes.prune import Prune
+from lmopt_passes.scale_width import ScaleWidth
 from tests.support.graphs import graphs
 
 ZERO_KEEPING = (Relu(), Relu6(), LeakyRelu(0.1), PRelu(), Tanh(), HardSwish())

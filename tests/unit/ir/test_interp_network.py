@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lmopt_passes.fold_batchnorm import FoldBatchnorm
-from lmopt_passes.quantize_int8 import QuantizeInt8
-from lmopt_passes.quantize_uint8 import QuantizeUint8
 
 from lmopt.codegen.tflite import emit
 from lmopt.ir.interp import run
@@ -14,6 +11,9 @@ from lmopt.pipeline.base import Need, Pass, PassContext
 from lmopt.runtime.runner import Runner
 from lmopt.zoo.catalog import load
 from lmopt.zoo.initialize import initialize
+from lmopt_passes.fold_batchnorm import FoldBatchnorm
+from lmopt_passes.quantize_int8 import QuantizeInt8
+from lmopt_passes.quantize_uint8 import QuantizeUint8
 from tests.support.services import DrawnCalibrator
 
 

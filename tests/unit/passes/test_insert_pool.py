@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from lmopt_passes.insert_pool import InsertPool
 
 from lmopt import zoo
 from lmopt.errors import PassError, UsageError
@@ -9,6 +8,7 @@ from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Add, Concat, Conv2D, Dense, MaxPool2D, Mean, Relu, Reshape
 from lmopt.pipeline.base import PassContext
+from lmopt_passes.insert_pool import InsertPool
 
 
 def apply(graph: Graph, after: str, size: int = 2) -> Graph:

@@ -2,8 +2,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from lmopt_passes.finetune import Finetune
-from lmopt_passes.prune import Prune
 
 from lmopt import zoo
 from lmopt.errors import PassError, UsageError
@@ -11,6 +9,8 @@ from lmopt.ir.channels import channel_groups
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, PassContext, SparsityPlan, TrainingPlan
+from lmopt_passes.finetune import Finetune
+from lmopt_passes.prune import Prune
 
 
 @dataclass

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from lmopt_passes.scale_width import ScaleWidth, aligned
 
 from lmopt import zoo
 from lmopt.errors import PassError, UsageError
 from lmopt.ir.edit import Edit
 from lmopt.ir.types import DType, Weight
 from lmopt.pipeline.base import PassContext
+from lmopt_passes.scale_width import ScaleWidth, aligned
 
 
 def test_half_of_every_layer_is_kept() -> None:

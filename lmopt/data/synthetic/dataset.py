@@ -1,0 +1,136 @@
+"""The embedded dataset: rendered faces, made once and kept in a cache folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from lmopt.data.dataset import SPLITS, Dataset, Split
+from lmopt.data.load import load_dataset
+from lmopt.data.synthetic.render import GENERATOR_VERSION
+from lmopt.errors import InputError
+
+NAME = "rendered faces"
+_CHUNK = 25
+_QUALITY = 92
+
+
+def rendered_dataset(
+    *,
+    train: int,
+    validation: int,
+    test: int,
+    seed: int = 0,
+    cache: Path | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Dataset:
+    """Returns rendered faces with exact landmarks, rendering them when the cache has none.
+
+    Args:
+        train: Training faces.
+        validation: Validation faces.
+        test: Test faces.
+        seed: Face k of a split depends on seed, split and k alone.
+        cache: Folder that keeps rendered sets; None is $LMOPT_CACHE or ~/.cache/lmopt.
+        on_progress: Called with the number of faces rendered so far.
+
+    Raises:
+        InputError: The cache folder cannot be written.
+    """
+    counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
+    name = f"v{GENERATOR_VERSION}-seed{seed}-{train}-{validation}-{test}"
+    folder = (default_cache() if cache is None else cache) / "rendered" / name
+    if not (folder / "landmarks.csv").is_file():
+        try:
+            _render_into(folder, counts, seed, on_progress)
+        except OSError as error:
+            raise InputError(
+                f"cannot keep rendered faces: {error.strerror or error}",
+                where=str(folder),
+                hint="free some space or point LMOPT_CACHE at another folder",
+            ) from error
+    return replace(load_dataset([folder]), name=NAME)
+
+
+def default_cache() -> Path:
+    """Returns the folder for what lmopt can make again: $LMOPT_CACHE or ~/.cache/lmopt."""
+    given = os.environ.get("LMOPT_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "lmopt"
+
+
+def _render_into(
+    folder: Path,
+    counts: dict[Split, int],
+    seed: int,
+    on_progress: Callable[[int], None] | None,
+) -> None:
+    """Renders next to `folder` and renames, so that a folder is whole or not there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial_folder = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        (partial_folder / "images").mkdir()
+        rows: list[list[str]] = []
+        jobs = [(split, k) for split, count in counts.items() for k in range(count)]
+        for row in _rows(jobs, seed, partial_folder / "images"):
+            rows.append(row)
+            if on_progress is not None:
+                on_progress(len(rows))
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([_columns(), *rows])
+        (partial_folder / "landmarks.csv").write_text(table.getvalue(), encoding="utf-8")
+        if not folder.exists():
+            partial_folder.rename(folder)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def _rows(jobs: list[tuple[Split, int]], seed: int, images: Path) -> Iterator[list[str]]:
+    work = partial(_render_one, seed=seed, images=images)
+    workers = min(len(os.sched_getaffinity(0)), -(-len(jobs) // _CHUNK))
+    if workers < 2:
+        yield from map(work, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            yield from pool.map(work, jobs, chunksize=_CHUNK)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _render_one(job: tuple[Split, int], *, seed: int, images: Path) -> list[str]:
+    import cv2
+
+    from lmopt.data.synthetic.render import render_face
+
+    cv2.setNumThreads(1)
+    split, index = job
+    face = render_face(seed, SPLITS.index(split), index)
+    file = f"{split}_{index:05d}.jpg"
+    bgr = cv2.cvtColor(face.picture, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    if not done:
+        raise OSError(f"JPEG encoding of {file} failed")
+    (images / file).write_bytes(data.tobytes())
+    numbers = [*face.box, *face.landmarks.reshape(-1)]
+    labels = [f"{face.labels[name]:.2f}" for name in LABELS]
+    return [file, split, f"{split}{index}", *labels, *(f"{value:.3f}" for value in numbers)]
+
+
+LABELS = ("yaw", "pitch", "roll", "glasses", "occlusion", "expression")
+
+
+def _columns() -> list[str]:
+    box = ["box_x0", "box_y0", "box_x1", "box_y1"]
+    points = [f"{axis}{k}" for k in range(68) for axis in "xy"]
+    return ["file", "role", "group", *LABELS, *box, *points]

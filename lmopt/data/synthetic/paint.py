@@ -1,0 +1,138 @@
+"""Drawing with sub-pixel polygons: a canvas of bytes, and curves through points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Color = Sequence[float] | Array
+
+SHIFT = 4
+ONE = 1 << SHIFT
+
+
+def fixed(points: Array) -> NDArray[np.int32]:
+    """Returns x and y of points in OpenCV's fixed-point numbers."""
+    return np.rint(points[..., :2] * ONE).astype(np.int32)
+
+
+def curve(points: Array, steps: int, *, closed: bool) -> Array:
+    """Returns a Catmull-Rom curve through points, `steps` points per segment."""
+    if closed:
+        before, after, second = (np.roll(points, k, axis=0) for k in (1, -1, -2))
+        start = points
+    else:
+        start, after = points[:-1], points[1:]
+        before = np.vstack([points[:1], points[:-2]])
+        second = np.vstack([points[2:], points[-1:]])
+    t = (np.arange(steps) / steps)[None, :, None]
+    a, b, c, d = (p[:, None] for p in (before, start, after, second))
+    parts = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2
+    parts = 0.5 * (parts + (3 * b - a - 3 * c + d) * t**3)
+    flat: Array = parts.reshape(-1, points.shape[1])
+    return flat if closed else np.vstack([flat, points[-1:]])
+
+
+def rgb(color: Color) -> list[float]:
+    """Returns a colour clipped to bytes, as OpenCV wants it."""
+    return [min(255.0, max(0.0, float(value))) for value in color]
+
+
+@dataclass
+class Canvas:
+    """A picture being drawn. All points are in pixels, centre of the top-left pixel = (0, 0).
+
+    Shapes:
+        pixels: uint8[size, size, 3], RGB.
+    """
+
+    pixels: NDArray[np.uint8]
+
+    @property
+    def size(self) -> int:
+        """Returns the side in pixels."""
+        return len(self.pixels)
+
+    def fill(self, points: Array, color: Color, opacity: float = 1.0) -> None:
+        """Fills a polygon."""
+        if opacity >= 1.0:
+            cv2.fillPoly(self.pixels, [fixed(points)], rgb(color), cv2.LINE_AA, SHIFT)
+            return
+        with _Blend(self, points, opacity) as part:
+            cv2.fillPoly(part.pixels, [fixed(points - part.corner)], rgb(color), cv2.LINE_AA, SHIFT)
+
+    def line(
+        self,
+        points: Array,
+        color: Color,
+        width: float = 1.0,
+        *,
+        closed: bool = False,
+        opacity: float = 1.0,
+    ) -> None:
+        """Draws a line through points."""
+        thick = max(1, round(width))
+        with _Blend(self, points, opacity, margin=thick + 1) as part:
+            cv2.polylines(
+                part.pixels,
+                [fixed(points - part.corner)],
+                closed,
+                rgb(color),
+                thick,
+                cv2.LINE_AA,
+                SHIFT,
+            )
+
+    def ellipse(
+        self, center: Array, axes: tuple[float, float], degrees: float, color: Color
+    ) -> None:
+        """Fills an ellipse with the given half axes."""
+        at = (int(center[0] * ONE), int(center[1] * ONE))
+        half = (max(1, int(axes[0] * ONE)), max(1, int(axes[1] * ONE)))
+        cv2.ellipse(self.pixels, at, half, degrees, 0, 360, rgb(color), -1, cv2.LINE_AA, SHIFT)
+
+    def mask(self, points: Array) -> NDArray[np.uint8]:
+        """Returns how much of each pixel a polygon covers, 0..255."""
+        covered = np.zeros((self.size, self.size), np.uint8)
+        cv2.fillPoly(covered, [fixed(points)], 255, cv2.LINE_AA, SHIFT)
+        return covered
+
+    def paste(self, other: NDArray[np.uint8], covered: NDArray[np.uint8]) -> None:
+        """Takes over `other` where a mask covers."""
+        rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+        if not len(rows):
+            return
+        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        weight = covered[window][..., None].astype(np.uint16)
+        mixed = other[window] * weight + self.pixels[window] * (255 - weight)
+        self.pixels[window] = (mixed // 255).astype(np.uint8)
+
+
+class _Blend:
+    """The window around points, drawn on a copy and blended back."""
+
+    def __init__(self, canvas: Canvas, points: Array, opacity: float, margin: int = 2) -> None:
+        low = np.floor(points[:, :2].min(0)).astype(int) - margin
+        high = np.ceil(points[:, :2].max(0)).astype(int) + margin + 1
+        low, high = np.clip(low, 0, canvas.size), np.clip(high, 0, canvas.size)
+        self._target = canvas.pixels[low[1] : high[1], low[0] : high[0]]
+        self._opacity = opacity
+        self.corner = np.zeros(points.shape[1])
+        self.corner[:2] = low
+        self.pixels = np.ascontiguousarray(self._target)
+        if self.pixels is self._target:
+            self.pixels = self._target.copy()
+
+    def __enter__(self) -> _Blend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pixels.size:
+            self._target[:] = cv2.addWeighted(
+                self.pixels, self._opacity, np.ascontiguousarray(self._target), 1 - self._opacity, 0
+            )

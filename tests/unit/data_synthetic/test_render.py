@@ -1,0 +1,117 @@
+"""Rendered faces: landmarks lie where things are drawn, and a seed is a face."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lmopt.data.crop import cut_all
+from lmopt.data.synthetic.dataset import rendered_dataset
+from lmopt.data.synthetic.head import draw_head
+from lmopt.data.synthetic.pose import draw_pose, landmarks
+from lmopt.data.synthetic.render import render_face
+from lmopt.detector.scheme import IBUG_68
+from lmopt.scoring.metrics import nme_percent
+from lmopt.zoo import load
+
+
+def test_a_face_depends_on_its_three_numbers_alone():
+    first, again = render_face(3, 0, 7), render_face(3, 0, 7)
+    assert np.array_equal(first.picture, again.picture)
+    assert np.array_equal(first.landmarks, again.landmarks)
+    for other in (render_face(4, 0, 7), render_face(3, 1, 7), render_face(3, 0, 8)):
+        assert not np.array_equal(first.landmarks, other.landmarks)
+
+
+def test_landmarks_are_inside_the_picture_and_in_order():
+    for index in range(40):
+        face = render_face(0, 0, index)
+        assert face.picture.shape == (160, 160, 3) and face.picture.dtype == np.uint8
+        assert face.landmarks.min() > 0 and face.landmarks.max() < 159
+        low, high = face.landmarks.min(0), face.landmarks.max(0)
+        assert 0.45 * 160 < (high - low).max() < 0.65 * 160
+
+
+def test_positive_yaw_moves_the_nose_to_the_right_of_the_eyes_and_roll_turns_them():
+    by_yaw, by_roll = [], []
+    for index in range(150):
+        face = render_face(0, 0, index)
+        points, labels = face.landmarks, face.labels
+        across = points[45] - points[36]
+        along = across / np.linalg.norm(across)
+        nose = (points[30] - (points[36] + points[45]) / 2) @ along
+        by_yaw.append((labels["yaw"], nose / np.linalg.norm(across)))
+        by_roll.append((labels["roll"], np.degrees(np.arctan2(across[1], across[0]))))
+    assert np.corrcoef(np.array(by_yaw).T)[0, 1] > 0.9
+    assert np.corrcoef(np.array(by_roll).T)[0, 1] > 0.7
+
+
+def test_pupils_are_darker_than_the_white_of_the_eye_on_frontal_faces():
+    darker = []
+    for index in range(200):
+        face = render_face(1, 0, index)
+        if abs(face.labels["yaw"]) > 12 or face.labels["occlusion"] or face.labels["glasses"]:
+            continue
+        gray = cv2.cvtColor(face.picture, cv2.COLOR_RGB2GRAY).astype(float)
+        center = face.landmarks[36:42].mean(0)
+        if face.landmarks[[40, 41], 1].mean() - face.landmarks[[37, 38], 1].mean() < 4:
+            continue
+        white = face.landmarks[36] * 0.6 + center * 0.4
+        darker.append(_at(gray, white) - _at(gray, center))
+    assert len(darker) > 20 and np.mean(darker) > 8.0
+
+
+def _at(gray: np.ndarray, point: np.ndarray) -> float:
+    return float(gray[round(point[1]), round(point[0])])
+
+
+def test_far_jaw_points_lie_on_the_visible_contour():
+    rng = np.random.default_rng(5)
+    checked = 0
+    for _ in range(60):
+        head = draw_head(rng)
+        pose = draw_pose(rng, head, 160)
+        if abs(pose.yaw) < 0.4 or abs(pose.roll) > 0.3:
+            continue
+        points = landmarks(head, pose)
+        across = pose.rotation[:2, 0] / np.linalg.norm(pose.rotation[:2, 0])
+        far = range(1, 7) if pose.yaw < 0 else range(10, 16)
+        side = -1 if pose.yaw < 0 else 1
+        for index in far:
+            row = pose.project(head.jaw_rows[index])[:, :2] @ across * side
+            assert points[index] @ across * side >= row.max() - 1e-6
+            checked += 1
+    assert checked > 60
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_the_dataset_is_split_cached_and_read_like_any_folder(rendered):
+    seen: list[int] = []
+    first = rendered_dataset(
+        train=60, validation=6, test=40, cache=rendered, on_progress=seen.append
+    )
+    assert seen == list(range(1, 107))
+    assert [len(first.split(s)) for s in ("train", "validation", "test")] == [60, 6, 40]
+    assert first.name == "rendered faces" and first.scheme == IBUG_68
+    face = render_face(0, 0, 3)
+    found = next(f for f in first.faces if f.image.name == "train_00003.jpg")
+    assert np.abs(found.landmarks - face.landmarks).max() < 1e-3
+    again = rendered_dataset(
+        train=60, validation=6, test=40, cache=rendered, on_progress=seen.append
+    )
+    assert len(seen) == 106 and again.digest == first.digest
+    assert [p.name for p in (rendered / "rendered").iterdir()] == ["v1-seed0-60-6-40"]
+
+
+def test_the_mean_shape_is_no_detector(rendered):
+    dataset = rendered_dataset(train=60, validation=6, test=40, cache=rendered)
+    contract = load("pfld-0.25@none").require_contract()
+    train = cut_all(dataset.split("train"), contract).landmarks
+    test = cut_all(dataset.split("test"), contract).landmarks
+    guess = np.repeat(train.mean(0, keepdims=True), len(test), axis=0)
+    assert nme_percent(guess, test, IBUG_68, "inter-ocular").mean() >= 12.0
