@@ -85,7 +85,9 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
                 candidates.append(timing.candidate(trained))
             except BackendError as error:
                 failures.append(Failure(trained.pipeline, "failed", str(error)))
-        usable, refused = _constrain(candidates, base, request)
+        usable, refused = _constrain(
+            candidates, base, request, bench.protocol("validation").mean_shape_nme_percent
+        )
         front = Front.of(usable, lambda c: c.objectives)
         listen(events.Activity("scoring the front on the test faces"))
         tested = {
@@ -282,14 +284,25 @@ class _Timing:
 
 
 def _constrain(
-    candidates: list[Candidate], baseline: Candidate, request: OptimizeRequest
+    candidates: list[Candidate],
+    baseline: Candidate,
+    request: OptimizeRequest,
+    mean_shape_nme: float,
 ) -> tuple[list[Candidate], list[Failure]]:
-    """Returns the candidates that meet the user's limits, and the others with the reason."""
+    """Returns the candidates worth choosing from, and the others with the reason.
+
+    A file no better than the mean shape in every crop has learned nothing, however fast it is.
+    """
     usable: list[Candidate] = []
     refused: list[Failure] = []
     for candidate in candidates:
         drop = candidate.trained.val_nme_percent - baseline.trained.val_nme_percent
-        if request.max_nme_drop is not None and drop > request.max_nme_drop:
+        if candidate.trained.val_nme_percent >= mean_shape_nme:
+            reason = (
+                f"validation NME {candidate.trained.val_nme_percent:.2f} % is no better than the "
+                f"mean shape's {mean_shape_nme:.2f} %: it needs more training"
+            )
+        elif request.max_nme_drop is not None and drop > request.max_nme_drop:
             reason = f"validation NME rises by {drop:.2f} points, allowed {request.max_nme_drop:g}"
         elif request.max_latency_ms is not None and candidate.latency.ms > request.max_latency_ms:
             reason = (

@@ -178,6 +178,14 @@ class ScoringProtocol:
         """Returns the true landmarks in picture pixels, [faces, landmarks, 2]."""
         return np.stack([face.landmarks for face in self._scored.faces])
 
+    @cached_property
+    def mean_shape_nme_percent(self) -> float:
+        """Returns the NME of the faces' own mean shape in every crop: what learned nothing has."""
+        guess = np.repeat(self.crops.landmarks.mean(0, keepdims=True), len(self.crops), axis=0)
+        placed = _to_picture(guess, self.crops.to_picture)
+        scheme = self.contract.scheme
+        return float(metrics.nme_percent(placed, self.truth, scheme, self.normaliser).mean())
+
     def predict(
         self, model: bytes | Path, *, threads: int = 1, timeout_s: float = 60.0
     ) -> NDArray[np.float64]:

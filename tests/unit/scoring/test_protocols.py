@@ -75,6 +75,8 @@ def test_a_model_that_knows_the_landmarks_scores_zero(faces) -> None:
     assert (score.auc, score.failure_rate_percent) == (pytest.approx(1.0, abs=1e-5), 0.0)
     assert (score.faces, score.skipped, score.split) == (3, 0, "test")
     assert score.digest == file_digest(model)
+    # All three faces have one shape, so that the mean of the shapes is each of them.
+    assert ScoringProtocol(CONTRACT, faces).mean_shape_nme_percent == pytest.approx(0.0, abs=1e-9)
     assert score.crop == "landmarks box x2"
     assert score.dataset_digest == faces.digest
 
@@ -192,4 +194,5 @@ def test_the_mean_shape_on_the_open_test_faces() -> None:
     truth = np.stack([face.landmarks for face in protocol.dataset.faces])
     wanted = metrics.nme_percent(predicted, truth, IBUG_68).mean()
     assert score.nme_percent == pytest.approx(wanted, rel=1e-5)
+    assert protocol.mean_shape_nme_percent == pytest.approx(wanted, rel=1e-9)
     assert 8.0 < score.nme_percent < 40.0

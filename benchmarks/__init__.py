@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its table and keeps its figures in results/."""
