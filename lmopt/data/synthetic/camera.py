@@ -12,16 +12,16 @@ def photograph(rng: np.random.Generator, pixels: NDArray[np.uint8]) -> NDArray[n
     size = len(pixels)
     picture = pixels.astype(np.float32)
     if rng.random() < 0.6:
-        uneven = rng.uniform(0.6, 1.25, (3, 3)).astype(np.float32)
+        uneven = rng.uniform(0.7, 1.25, (3, 3)).astype(np.float32)
         picture *= cv2.resize(uneven, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
-    tone = 255 * (np.arange(256) / 255) ** rng.uniform(0.7, 1.5)
-    tone = (tone - 128) * rng.uniform(0.7, 1.2) + 128 + rng.normal(0, 12)
+    tone = 255 * (np.arange(256) / 255) ** rng.uniform(0.75, 1.35)
+    tone = (tone - 128) * rng.uniform(0.7, 1.2) + 128 + rng.normal(0, 9)
     balance = np.clip(rng.normal(1, 0.06, 3), 0.8, 1.2)
     table = np.clip(tone[:, None] * balance, 0, 255).astype(np.uint8)[None]
     taken = cv2.LUT(np.clip(picture, 0, 255).astype(np.uint8), table)
     if rng.random() < 0.12:
         taken = cv2.cvtColor(cv2.cvtColor(taken, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < 0.7:
-        taken = cv2.GaussianBlur(taken, (0, 0), rng.uniform(0.4, 1.3))
-    noise = rng.standard_normal(taken.shape, np.float32) * np.float32(rng.uniform(0, 7))
+        taken = cv2.GaussianBlur(taken, (0, 0), rng.uniform(0.4, 1.1))
+    noise = rng.standard_normal(taken.shape, np.float32) * np.float32(rng.uniform(0, 5))
     return np.asarray(np.clip(taken + noise, 0, 255), np.uint8)

@@ -12,7 +12,7 @@ from lmopt.data.synthetic.head import COLUMNS, Head
 Array = NDArray[np.float64]
 
 _PIVOT = np.array([0.0, 0.35, 0.0])
-_YAW_LIMIT, _PITCH_LIMIT, _ROLL_LIMIT = 65.0, 30.0, 40.0
+_YAW, _PITCH, _ROLL = (17.0, 48.0), (9.0, 25.0), (10.0, 35.0)  # sigma and limit, degrees
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def draw_pose(rng: np.random.Generator, head: Head, size: int) -> Pose:
     """Returns a pose that puts the face into a picture of `size` pixels."""
     yaw, pitch, roll = (
         float(np.deg2rad(np.clip(rng.normal(0, sigma), -limit, limit)))
-        for sigma, limit in ((24, _YAW_LIMIT), (11, _PITCH_LIMIT), (11, _ROLL_LIMIT))
+        for sigma, limit in (_YAW, _PITCH, _ROLL)
     )
     bare = Pose(yaw, pitch, roll, _rotation(yaw, pitch, roll), rng.uniform(0.03, 0.14))
     points = landmarks(head, bare)

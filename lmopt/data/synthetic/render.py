@@ -59,7 +59,7 @@ def render_face(seed: int, split: int, index: int, *, size: int = SIZE) -> Rende
     features.draw_nose(canvas, head, pose, look, points)
     features.draw_mouth(canvas, rng, head, look, points)
     features.draw_folds(canvas, rng, head, pose, look)
-    glasses, occluded = rng.random() < 0.16, rng.random() < 0.2
+    glasses, occluded = rng.random() < 0.16, rng.random() < 0.12
     if glasses:
         features.draw_glasses(canvas, rng, pose)
     if occluded:

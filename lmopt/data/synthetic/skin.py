@@ -74,7 +74,7 @@ def draw_look(rng: np.random.Generator) -> Look:
     tone = rng.uniform(0, len(SKIN_TONES) - 1)
     part = tone - int(tone)
     skin = SKIN_TONES[int(tone)] * (1 - part) + SKIN_TONES[min(int(tone) + 1, 6)] * part
-    ambient = rng.uniform(0.35, 0.8)
+    ambient = rng.uniform(0.42, 0.8)
     direction = rng.normal(0, 1, 3) * [1, 0.8, 0.5] + [0, -0.5, 0.9]
     return Look(
         skin=np.clip(skin * rng.normal(1, 0.05, 3), 15, 255),
