@@ -44,7 +44,7 @@ class Qat(Pass):
     learning_rate: float = 2e-4
     batch: int = 32
     loss: Loss = "wing"
-    observer: Observer = "mse"
+    observer: Observer = "percentile"
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"

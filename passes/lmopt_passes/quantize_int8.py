@@ -29,7 +29,7 @@ class QuantizeInt8(Pass):
 
     name: ClassVar[str] = "quantize-int8"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR})
-    observer: Observer = "mse"
+    observer: Observer = "percentile"
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"

@@ -26,7 +26,7 @@ class QuantizeUint8(Pass):
 
     name: ClassVar[str] = "quantize-uint8"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR})
-    observer: Observer = "mse"
+    observer: Observer = "percentile"
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
