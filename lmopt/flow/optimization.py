@@ -27,6 +27,7 @@ from lmopt.frontend.tflite import read
 from lmopt.latency import harness, host
 from lmopt.latency.measurement import Measurement, ratio
 from lmopt.pipeline.base import Need, Pass
+from lmopt.pipeline.cache import code_digest
 from lmopt.pipeline.manager import Pipeline
 from lmopt.runtime.runner import file_digest
 from lmopt.target.catalog import load_target
@@ -224,7 +225,7 @@ def _key(bench: Workbench, pipeline: Pipeline, seed: int) -> str:
             "pipeline": str(pipeline),
             "data": "" if faces is None else faces.digest,
             "seed": str(seed),
-            **environment(),
+            "code": code_digest(pipeline.passes),
         }
     )
 
@@ -291,13 +292,14 @@ def _constrain(
 ) -> tuple[list[Candidate], list[Failure]]:
     """Returns the candidates worth choosing from, and the others with the reason.
 
-    A file no better than the mean shape in every crop has learned nothing, however fast it is.
+    A file no better than the mean shape in every crop, where the baseline is, has unlearned
+    everything, however fast it is.
     """
     usable: list[Candidate] = []
     refused: list[Failure] = []
     for candidate in candidates:
         drop = candidate.trained.val_nme_percent - baseline.trained.val_nme_percent
-        if candidate.trained.val_nme_percent >= mean_shape_nme:
+        if baseline.trained.val_nme_percent < mean_shape_nme <= candidate.trained.val_nme_percent:
             reason = (
                 f"validation NME {candidate.trained.val_nme_percent:.2f} % is no better than the "
                 f"mean shape's {mean_shape_nme:.2f} %: it needs more training"

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -76,9 +76,17 @@ class PipelineCache:
         return ()
 
     def _slot(self, graph: Graph, item: Pass) -> Path:
-        package = type(item).__module__.partition(".")[0]
-        key = json.dumps([graph.digest(), print_pass(item), _versions(), _code(package)])
+        key = json.dumps([graph.digest(), print_pass(item), code_digest([item])])
         return self.folder / _hash(key)
+
+
+def code_digest(passes: Iterable[Pass]) -> str:
+    """Returns a digest of all code that decides what passes make.
+
+    It covers the versions of the libraries and the sources of lmopt and of the passes' packages.
+    """
+    packages = sorted({type(item).__module__.partition(".")[0] for item in passes})
+    return _hash(json.dumps([_versions(), *map(_code, packages)]))
 
 
 def _current(ctx: PassContext, key: str) -> str | None:
