@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folder of those that can be made again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 from lmopt.errors import InputError
+
+
+def default_cache() -> Path:
+    """Returns the folder for what lmopt can make again: $LMOPT_CACHE or ~/.cache/lmopt."""
+    given = os.environ.get("LMOPT_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "lmopt"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -24,7 +24,7 @@ from lmopt.detector.detector import Detector
 from lmopt.detector.document import contract_to_document
 from lmopt.errors import InputError
 from lmopt.flow.events import Activity, Listener, ignore
-from lmopt.flow.inspection import folded
+from lmopt.flow.folding import folded
 from lmopt.flow.sources import Faces, as_detector, as_faces, is_model_file, read_bytes
 from lmopt.runtime.runner import Runner, TensorInfo, from_model_output, to_model_input
 from lmopt.scoring.metrics import default_normaliser, nme_percent

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmopt import zoo
 from lmopt.codegen.tflite import emit
 from lmopt.cost.estimate import Estimate, estimate
 from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
 from lmopt.detector.document import contract_to_document
 from lmopt.errors import BackendError, InputError
+from lmopt.flow.events import Listener, ignore
+from lmopt.flow.folding import folded
+from lmopt.flow.host_profile import HOST, host_target
 from lmopt.flow.sources import as_detector, is_model_file, read_bytes
 from lmopt.ir.graph import Graph
-from lmopt.pipeline.base import PassContext
-from lmopt.pipeline.manager import Pipeline
 from lmopt.target.catalog import load_target
 
 
@@ -83,19 +83,22 @@ def inspect(
     *,
     contract: Contract | Path | None = None,
     targets: Sequence[str | Path] = (),
+    listen: Listener = ignore,
 ) -> Inspection:
     """Returns what a detector or model file is.
 
     Args:
         source: Zoo name, .keras, .h5 or .tflite file, or a loaded detector.
         contract: Of a user's model.
-        targets: Names or TOML paths to estimate the latency on.
+        targets: Names or TOML paths to estimate the latency on. The rates of `host` are measured
+            when it is asked for first, and kept.
+        listen: Hears of that measurement.
 
     Raises:
         UsageError: Unknown detector or target.
         InputError: The file cannot be read.
+        BackendError: The rates of this machine cannot be measured now.
     """
-    devices = [load_target(target) for target in targets]
     detector = as_detector(source, contract)
     graph = detector.graph
     ready = graph
@@ -104,6 +107,7 @@ def inspect(
     else:
         ready = folded(graph)
         size = len(emit(ready))
+    devices = [host_target(listen) if t == HOST else load_target(t) for t in targets]
     found: dict[str, Estimate | str] = {}
     for device in devices:
         try:
@@ -125,12 +129,6 @@ def inspect(
         estimates=found,
         graph=graph,
     )
-
-
-def folded(graph: Graph) -> Graph:
-    """Returns the float graph that is emitted; missing weights are drawn, since sizes need some."""
-    filled = graph if graph.is_initialized else zoo.initialize(graph, 0)
-    return Pipeline.parse("fold-batchnorm").run(filled, PassContext()).graph
 
 
 def _estimate_json(found: Estimate | str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lmopt.errors import UsageError
 from lmopt.files import require_writable, write_atomically
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Activity, Listener, Noted, Training, ignore
-from lmopt.flow.inspection import folded
+from lmopt.flow.folding import folded
 from lmopt.flow.sources import Faces, as_detector, as_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.ir.graph import Graph

@@ -44,7 +44,8 @@ def inspect(
     """Show parameters, MACs, size, inputs, outputs and contract of a model."""
     import lmopt
 
-    found = lmopt.inspect(detector, contract=contract, targets=target or ())
+    with ProgressView() as view:
+        found = lmopt.inspect(detector, contract=contract, targets=target or (), listen=view)
     document: dict[str, Any] = found.to_json()
     guesses: tuple[Guess, ...] = ()
     if guess_contract:

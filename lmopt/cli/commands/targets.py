@@ -24,7 +24,9 @@ def targets(
     from lmopt.target.catalog import installed, load_target
 
     if name is not None:
-        _show(load_target(name), json)
+        from lmopt.flow.host_profile import HOST, known_host
+
+        _show(known_host() if name == HOST else load_target(name), json)
         return
     found = [load_target(known) for known in sorted(installed())]
     if json:
@@ -53,6 +55,9 @@ def _show(target: Target, json: bool) -> None:
     for text in target.notes:
         typer.echo(f"  note: {text}")
     if not target.quantities:
+        from lmopt.flow.host_profile import HOW
+
+        note(f"no numbers of this machine yet; next: {HOW}")
         return
     shown = table("quantity", "value", "unit", "kind", "source", right=("value",))
     for key, quantity in target.quantities.items():

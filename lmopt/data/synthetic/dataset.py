@@ -18,6 +18,7 @@ from lmopt.data.dataset import SPLITS, Dataset, Split
 from lmopt.data.load import load_dataset
 from lmopt.data.synthetic.render import GENERATOR_VERSION
 from lmopt.errors import InputError
+from lmopt.files import default_cache
 
 NAME = "rendered faces"
 _CHUNK = 25
@@ -59,12 +60,6 @@ def rendered_dataset(
                 hint="free some space or point LMOPT_CACHE at another folder",
             ) from error
     return replace(load_dataset([folder]), name=NAME)
-
-
-def default_cache() -> Path:
-    """Returns the folder for what lmopt can make again: $LMOPT_CACHE or ~/.cache/lmopt."""
-    given = os.environ.get("LMOPT_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "lmopt"
 
 
 def _render_into(

@@ -31,7 +31,7 @@ class Bench:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     from lmopt.codegen.tflite import emit
     from lmopt.detector.document import CONTRACT_KEY, contract_to_json
-    from lmopt.flow.inspection import folded
+    from lmopt.flow.folding import folded
 
     root = tmp_path_factory.mktemp("bench")
     detector = zoo.load("pfld-0.25@none")

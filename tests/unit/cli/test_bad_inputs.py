@@ -60,7 +60,7 @@ def _truncated(bench: Bench, tmp: Path) -> list[object]:
 def _without_contract(bench: Bench, tmp: Path) -> list[object]:
     from lmopt import zoo
     from lmopt.codegen.tflite import emit
-    from lmopt.flow.inspection import folded
+    from lmopt.flow.folding import folded
 
     (tmp / "bare.tflite").write_bytes(emit(folded(zoo.load("pfld-0.25@none").graph)))
     return ["evaluate", tmp / "bare.tflite", "--data", bench.faces]

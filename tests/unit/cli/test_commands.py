@@ -37,12 +37,11 @@ def test_inspect_counts_a_detector_without_weights() -> None:
 
 
 def test_inspect_reads_a_file_and_estimates(bench: Bench) -> None:
-    found = run_json("inspect", bench.model, "--target", "velvet-cpu", "--target", "host")
+    found = run_json("inspect", bench.model, "--target", "velvet-cpu")
     assert found["size_bytes"] == bench.model.stat().st_size
     assert found["contract"]["scheme"] == "ibug-68"
     assert found["estimates"]["velvet-cpu"]["kind"] == "estimated"
     assert found["estimates"]["velvet-cpu"]["latency_ms"] > 0
-    assert found["estimates"]["host"]["kind"] == "none"
 
 
 def test_inspect_prints_ir_that_parses(bench: Bench) -> None:

@@ -19,9 +19,10 @@ from lmopt.detector.document import contract_to_toml
 from lmopt.detector.scheme import LandmarkScheme, scheme_for
 from lmopt.errors import InputError, UsageError
 from lmopt.files import require_writable, write_atomically
-from lmopt.flow import events
+from lmopt.flow import events, inspection
 from lmopt.flow.sources import as_faces, is_rendered, kind_of_faces
 from lmopt.flow.training import TrainingRecipe
+from lmopt.target.catalog import load_target
 from tests.support.annotated import FIVE_POINTS, row, write_folder
 from tests.support.constant_detector import constant_detector
 
@@ -116,7 +117,8 @@ def test_compile_finds_an_unwritable_place_before_it_works(tmp_path: Path) -> No
         lmopt.compile(detector(truth()), "qat", out=tmp_path / "file" / "m.tflite")
 
 
-def test_inspect_estimates_or_says_why_not(tmp_path: Path) -> None:
+def test_inspect_estimates_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "host_target", lambda listen: load_target("host"))
     found = lmopt.inspect(detector(truth()), targets=("host", "velvet-cpu"))
     assert found.parameters == 3 * 10 + 10
     assert found.ops == {"dense": 1, "input": 1, "mean": 1}
