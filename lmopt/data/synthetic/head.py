@@ -184,10 +184,12 @@ def draw_head(rng: np.random.Generator) -> Head:
     nose[4:, 0] *= build.nose_width
     still = np.concatenate([brow, brow[::-1] * [-1, 1], nose, right_eye, left_eye])
     lips = _lips(build, smile, corner=0.3 * about(0.14), thickness=about(0.28))
+    levels = np.linspace(0, 1, ROWS) ** 0.95 * (_CHIN - _TOP) + _TOP
+    surface = build.rings(np.concatenate([levels, _JAW]))
     return Head(
-        vertices=build.rings(np.linspace(0, 1, ROWS) ** 0.95 * (_CHIN - _TOP) + _TOP),
+        vertices=surface[:ROWS],
         points=np.concatenate([_jaw(build), build.place(still), lips]),
-        jaw_rows=build.rings(_JAW),
+        jaw_rows=surface[ROWS:],
         mouth_open=opened,
         hairline=within(-0.66, 0.12, -1.0, -0.42),
         expression=max(abs(smile) / 1.2, opened / 0.3, abs(raised) / 0.08),
@@ -213,28 +215,14 @@ def _lips(build: _Build, smile: float, *, corner: float, thickness: float) -> Ar
     top = 0.075 * thickness * (1 - 0.25 * max(smile, 0))
     low = 0.1 * thickness * (1 - 0.25 * max(smile, 0))
 
-    def row(across: list[float], below: list[float], drop: list[float]) -> Array:
-        x = np.array(across)
-        y = 0.735 * build.mouth_y - 0.05 * smile * np.abs(x) ** 1.5 + np.array(below)
-        return build.place(np.stack([x * width, y], -1), np.array(drop))
-
-    return np.concatenate(
-        [
-            row(
-                [-1, -0.62, -0.22, 0, 0.22, 0.62, 1],
-                [-share * top for share in (0, 0.8, 1.05, 0.9, 1.05, 0.8, 0)],
-                [0.17, 0, -0.05, -0.05, -0.05, 0, 0.17],
-            ),
-            row(
-                [0.6, 0.24, 0, -0.24, -0.6],
-                [share * low for share in (0.75, 1.05, 1.1, 1.05, 0.75)],
-                [0.8, 0.97, 1, 0.97, 0.8],
-            ),
-            row(
-                [-0.88, -0.3, 0, 0.3, 0.88],
-                [-share * top for share in (0, 0.06, 0.05, 0.06, 0)],
-                [0.19, 0, -0.03, 0, 0.19],
-            ),
-            row([0.3, 0, -0.3], [0.1 * low] * 3, [0.97, 1, 0.97]),
-        ]
-    )
+    outer_x = [-1, -0.62, -0.22, 0, 0.22, 0.62, 1, 0.6, 0.24, 0, -0.24, -0.6]
+    inner_x = [-0.88, -0.3, 0, 0.3, 0.88, 0.3, 0, -0.3]
+    upward = [-top * share for share in (0, 0.8, 1.05, 0.9, 1.05, 0.8, 0)]
+    downward = [low * share for share in (0.75, 1.05, 1.1, 1.05, 0.75)]
+    between = [-top * share for share in (0, 0.06, 0.05, 0.06, 0)] + [0.1 * low] * 3
+    outer_drop = [0.17, 0, -0.05, -0.05, -0.05, 0, 0.17, 0.8, 0.97, 1, 0.97, 0.8]
+    inner_drop = [0.19, 0, -0.03, 0, 0.19, 0.97, 1, 0.97]
+    x = np.array(outer_x + inner_x)
+    y = 0.735 * build.mouth_y - 0.05 * smile * np.abs(x) ** 1.5
+    y = y + np.array(upward + downward + between)
+    return build.place(np.stack([x * width, y], -1), np.array(outer_drop + inner_drop))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -23,19 +24,25 @@ def fixed(points: Array) -> NDArray[np.int32]:
 
 def curve(points: Array, steps: int, *, closed: bool) -> Array:
     """Returns a Catmull-Rom curve through points, `steps` points per segment."""
-    if closed:
-        before, after, second = (np.roll(points, k, axis=0) for k in (1, -1, -2))
-        start = points
-    else:
-        start, after = points[:-1], points[1:]
-        before = np.vstack([points[:1], points[:-2]])
-        second = np.vstack([points[2:], points[-1:]])
-    t = (np.arange(steps) / steps)[None, :, None]
-    a, b, c, d = (p[:, None] for p in (before, start, after, second))
-    parts = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2
-    parts = 0.5 * (parts + (3 * b - a - 3 * c + d) * t**3)
-    flat: Array = parts.reshape(-1, points.shape[1])
+    neighbours = points[_neighbours(len(points), closed)]
+    flat: Array = (_basis(steps) @ neighbours).reshape(-1, points.shape[1])
     return flat if closed else np.vstack([flat, points[-1:]])
+
+
+@cache
+def _neighbours(count: int, closed: bool) -> NDArray[np.intp]:
+    """Returns the four points that shape each segment, [segments, 4]."""
+    around = np.arange(count if closed else count - 1)[:, None] + np.arange(-1, 3)
+    return around % count if closed else np.clip(around, 0, count - 1)
+
+
+@cache
+def _basis(steps: int) -> Array:
+    """Returns the weights of the four points along a segment, [steps, 4]."""
+    t = np.arange(steps) / steps
+    powers = np.stack([np.ones(steps), t, t**2, t**3], axis=1)
+    spline = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]])
+    return np.asarray(powers @ spline / 2, np.float64)
 
 
 def rgb(color: Color) -> list[float]:
