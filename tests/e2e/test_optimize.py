@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PIPELINES = (
     "fold-batchnorm,quantize-uint8{faces=24}",
-    "fold-batchnorm,prune{amount=0.4},finetune{epochs=0.5},quantize-uint8{faces=24}",
-    "fold-batchnorm,prune{amount=0.4},finetune{epochs=0.5},qat{storage=uint8,epochs=0.5,faces=24}",
+    "fold-batchnorm,prune{amount=0.2},finetune{epochs=0.5,learning-rate=1e-4},quantize-uint8{faces=24}",
+    "fold-batchnorm,prune{amount=0.2},finetune{epochs=0.5,learning-rate=1e-4},qat{storage=uint8,epochs=0.5,learning-rate=1e-4,faces=24}",
     "fold-batchnorm,insert-pool{after=landmarks}",
 )
 
@@ -88,7 +88,7 @@ def test_the_trained_candidates_lost_parameters_and_bytes(first_run):
     result, _, _ = first_run
     everything = {c.pipeline: c for c in (*result.front, *(d.candidate for d in result.dominated))}
     plain, pruned = (everything[str(lmopt.Pipeline.parse(text))] for text in PIPELINES[:2])
-    assert pruned.trained.macs < 0.65 * plain.trained.macs
+    assert pruned.trained.macs < 0.85 * plain.trained.macs
     assert pruned.trained.size_bytes < plain.trained.size_bytes
 
 
@@ -111,7 +111,7 @@ def test_limits_nobody_meets_end_in_a_search_error(first_run, faces):
 
 def test_the_command_prints_one_json_document(first_run, faces):
     _, _, out = first_run
-    command = [sys.executable, "-m", "lmopt.cli.app", "optimize", "pfld-0.25@synthetic"]
+    command = [str(Path(sys.executable).with_name("lmopt")), "optimize", "pfld-0.25@synthetic"]
     command += ["--target", "velvet-apu", "--data", str(faces), "--out", str(out), "--json"]
     for text in PIPELINES:
         command += ["--passes", text]
