@@ -23,5 +23,5 @@ def photograph(rng: np.random.Generator, pixels: NDArray[np.uint8]) -> NDArray[n
         taken = cv2.cvtColor(cv2.cvtColor(taken, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < 0.7:
         taken = cv2.GaussianBlur(taken, (0, 0), rng.uniform(0.4, 1.1))
-    noise = rng.standard_normal(taken.shape, np.float32) * np.float32(rng.uniform(0, 5))
-    return np.asarray(np.clip(taken + noise, 0, 255), np.uint8)
+    grain = rng.standard_normal((size, size, 1), np.float32) * np.float32(rng.uniform(0, 5))
+    return np.asarray(np.clip(taken + grain, 0, 255), np.uint8)

@@ -48,13 +48,13 @@ def _plain(rng: np.random.Generator, size: int) -> NDArray[np.floating[Any]]:
     if kind == 1:
         coarse = rng.uniform(0, 255, (rng.integers(2, 9), rng.integers(2, 9), 3))
         return np.asarray(
-            cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float64
+            cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
         )
     if kind == 2:
         grain = rng.uniform(0, 255, (size // 2, size // 2, 3)).astype(np.float32)
         texture = cv2.resize(cv2.GaussianBlur(grain, (0, 0), rng.uniform(1, 4)), (size, size))
         return np.asarray((texture - texture.mean()) * rng.uniform(1, 4) + first)
-    return np.asarray(np.ones((size, size, 3)) * first)
+    return np.full((size, size, 3), first, np.float32)
 
 
 def draw_behind(canvas: Canvas, rng: np.random.Generator, pose: Pose, look: Look) -> None:
