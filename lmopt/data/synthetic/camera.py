@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+_NORMAL = np.array([NormalDist().inv_cdf((k + 0.5) / 256) for k in range(256)], np.float32)
+"""Even quantiles of the normal distribution; drawing one takes a random byte."""
 
 
 def photograph(rng: np.random.Generator, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -23,5 +28,7 @@ def photograph(rng: np.random.Generator, pixels: NDArray[np.uint8]) -> NDArray[n
         taken = cv2.cvtColor(cv2.cvtColor(taken, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < 0.7:
         taken = cv2.GaussianBlur(taken, (0, 0), rng.uniform(0.4, 1.1))
-    grain = rng.standard_normal((size, size, 1), np.float32) * np.float32(rng.uniform(0, 5))
+    grain = (_NORMAL * np.float32(rng.uniform(0, 5)))[
+        rng.integers(256, size=taken.shape, dtype=np.uint8)
+    ]
     return np.asarray(np.clip(taken + grain, 0, 255), np.uint8)
