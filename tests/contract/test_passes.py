@@ -34,11 +34,11 @@ def detector(seed: int = 0) -> Graph:
         weights = draw_weights(op.kind, shapes, seed + len(name))
         return edit.add(name, op, *inputs, weights=weights)
 
-    stem = add("stem", Conv2D(8, stride=(2, 2), use_bias=False), image)
+    stem = add("stem", Conv2D(16, stride=(2, 2), use_bias=False), image)
     stem = add("stem_relu", Relu(), add("stem_norm", BatchNorm(), stem))
     mid = add("dw", DepthwiseConv2D(use_bias=False), stem)
     mid = add("dw_norm", BatchNorm(), mid)
-    mid = add("project", Conv2D(8, kernel=(1, 1)), mid)
+    mid = add("project", Conv2D(16, kernel=(1, 1)), mid)
     joined = add("join", Add(), stem, mid)
     pooled = add("pool", MaxPool2D(), joined)
     edit.output("landmarks", add("head", Dense(10), add("flat", Reshape(), pooled)))

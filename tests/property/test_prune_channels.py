@@ -203,7 +203,7 @@ def test_pruning_takes_the_silent_channels_first(folded: bool) -> None:
     silent = silence(graph, channels, drop(channels, keep))
     only_silent = slice_channels(silent, keep, channels)
     amount = 1 - only_silent.macs / graph.macs
-    pruned = Prune(amount - 0.01).apply(silent, PassContext()).graph
+    pruned = Prune(amount - 0.01, align=1).apply(silent, PassContext()).graph
     assert only_silent.macs <= pruned.macs <= (1 - amount + 0.01) * graph.macs
     assert_same(silent, pruned, 1)
 
@@ -212,7 +212,8 @@ def test_pruning_takes_the_silent_channels_first(folded: bool) -> None:
 @given(graph=graphs(max_nodes=12), data=st.data())
 def test_structural_passes_keep_outputs_or_say_why_not(graph: Graph, data: st.DataObject) -> None:
     after = data.draw(st.sampled_from([node.name for node in graph.nodes]))
-    for item in (ScaleWidth(0.5), Prune(0.2, min_channels=1), InsertPool(), InsertPool(after)):
+    prune = Prune(0.2, min_channels=1, align=1)
+    for item in (ScaleWidth(0.5), prune, InsertPool(), InsertPool(after)):
         try:
             result = item.apply(graph, PassContext())
         except PassError as error:

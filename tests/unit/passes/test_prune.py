@@ -47,7 +47,7 @@ def detector() -> Graph:
 
 @pytest.mark.parametrize("amount", [0.1, 0.5, 0.9])
 def test_the_asked_share_of_macs_goes_and_hardly_more(detector: Graph, amount: float) -> None:
-    result = Prune(amount).apply(detector, PassContext())
+    result = Prune(amount, align=1).apply(detector, PassContext())
     assert 1 - amount - 0.02 <= result.graph.macs / detector.macs <= 1 - amount
     assert result.graph.parameters < detector.parameters
     assert "channels removed; MACs 52.4 M -> " in result.notes[0]
@@ -59,9 +59,20 @@ def test_layers_keep_the_minimum_and_the_alignment(detector: Graph) -> None:
     assert all(size % 8 == 0 and size >= 16 for size in sizes)
 
 
+def test_the_channels_that_cost_most_go_first(detector: Graph) -> None:
+    small = Prune(0.5).apply(detector, PassContext()).graph
+
+    def channels(name: str) -> tuple[int, int]:
+        return tuple(graph.node(name).results[0].shape[-1] for graph in (detector, small))
+
+    assert channels("stem")[1] < 32 < channels("stem")[0]  # a channel there costs most
+    assert channels("s3") == (128, 128)  # 1 of 500 MACs
+    assert small.parameters > 0.9 * detector.parameters
+
+
 def test_an_unreachable_amount_says_what_is_reachable(detector: Graph) -> None:
     with pytest.raises(PassError, match="ask for at most 0"):
-        Prune(0.9, min_channels=16).apply(detector, PassContext())
+        Prune(0.99, min_channels=16).apply(detector, PassContext())
 
 
 def test_untrained_graphs_are_refused() -> None:
