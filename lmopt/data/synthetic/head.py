@@ -6,6 +6,7 @@ the camera; the origin lies between the eyes. Proportions are set by hand after 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,10 +155,10 @@ def draw_head(rng: np.random.Generator) -> Head:
     """Returns a head of random proportions and expression."""
 
     def about(sigma: float) -> float:
-        return float(np.exp(sigma * np.clip(rng.normal(), -2.5, 2.5)))
+        return math.exp(sigma * min(2.5, max(-2.5, rng.normal())))
 
     def within(mean: float, sigma: float, low: float, high: float) -> float:
-        return float(np.clip(rng.normal(mean, sigma), low, high))
+        return min(high, max(low, rng.normal(mean, sigma)))
 
     opened = max(0.0, rng.normal(-0.08, 0.15)) if rng.random() < 0.75 else rng.uniform(0.08, 0.42)
     build = _Build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -65,6 +66,10 @@ class Canvas:
         """Returns the side in pixels."""
         return len(self.pixels)
 
+    def within(self, place: int) -> int:
+        """Returns a row or column moved into the picture, its end included."""
+        return min(self.size, max(0, place))
+
     def fill(self, points: Array, color: Color, opacity: float = 1.0) -> None:
         """Fills a polygon."""
         if opacity >= 1.0:
@@ -124,9 +129,8 @@ class _Blend:
     """The window around points, drawn on a copy and blended back."""
 
     def __init__(self, canvas: Canvas, points: Array, opacity: float, margin: int = 2) -> None:
-        low = np.floor(points[:, :2].min(0)).astype(int) - margin
-        high = np.ceil(points[:, :2].max(0)).astype(int) + margin + 1
-        low, high = np.clip(low, 0, canvas.size), np.clip(high, 0, canvas.size)
+        low = [canvas.within(math.floor(v) - margin) for v in points[:, :2].min(0).tolist()]
+        high = [canvas.within(math.ceil(v) + margin + 1) for v in points[:, :2].max(0).tolist()]
         self._target = canvas.pixels[low[1] : high[1], low[0] : high[0]]
         self._opacity = opacity
         self.corner = np.zeros(points.shape[1])

@@ -62,7 +62,7 @@ class Look:
     @property
     def exposure(self) -> float:
         """Returns the brightness of what is drawn flat on the face."""
-        return float(np.clip(self.ambient + 0.5 * self.diffuse, 0.3, 1.2))
+        return min(1.2, max(0.3, self.ambient + 0.5 * self.diffuse))
 
     def lit(self, albedo: Array, direct: float) -> Array:
         """Returns a colour under the ambient light and a share of the direct light."""
