@@ -69,7 +69,36 @@ class DrawnCalibrator:
         }
 
 
+class DistanceScorer:
+    """Scores a graph by how far its output lies from a reference graph's, on drawn inputs.
+
+    Without a reference the distance is that from zero.
+    """
+
+    digest = "distance"
+
+    def __init__(self, reference: Graph | None = None) -> None:
+        self.reference = reference
+
+    def nme_percent(self, graph: Graph) -> float:
+        found = self._output(graph)
+        wanted = 0.0 if self.reference is None else self._output(self.reference)
+        return float(100 * np.abs(found - wanted).mean())
+
+    def _output(self, graph: Graph) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        inputs = {
+            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
+            for node in graph.inputs
+        }
+        return next(iter(run(graph, inputs).values()))
+
+
 def full_context(seed: int = 0) -> PassContext:
     """A context with every service that a registered pass may need."""
-    services = {Need.TRAINER: NudgingTrainer(), Need.CALIBRATOR: DrawnCalibrator()}
+    services = {
+        Need.TRAINER: NudgingTrainer(),
+        Need.CALIBRATOR: DrawnCalibrator(),
+        Need.SCORER: DistanceScorer(),
+    }
     return PassContext(seed=seed, services=services)
