@@ -116,6 +116,19 @@ def difference(a: Stamped, b: Stamped, seed: int = 0) -> Difference:
     return metrics.paired_difference(np.array(a.per_face), np.array(b.per_face), seed)
 
 
+def require_scorable(dataset: Dataset, contract: Contract) -> None:
+    """Raises InputError unless there are faces, annotated as the contract's detector answers."""
+    got, wanted = dataset.scheme.count, contract.scheme.count
+    if got != wanted:
+        raise InputError(
+            f"the faces have {got} landmarks, the detector's contract says {wanted}",
+            where=dataset.name,
+            hint="give data annotated like the detector, or its right contract",
+        )
+    if not dataset.faces:
+        raise InputError("no faces to score on", where=dataset.name)
+
+
 @dataclass(frozen=True, eq=False)
 class ScoringProtocol:
     """A fixed way to score many files: the faces are cropped once, at the first score.
@@ -133,15 +146,7 @@ class ScoringProtocol:
     box: BoxSource | None = None
 
     def __post_init__(self) -> None:
-        got, wanted = self.dataset.scheme.count, self.contract.scheme.count
-        if got != wanted:
-            raise InputError(
-                f"the faces have {got} landmarks, the detector's contract says {wanted}",
-                where=self.dataset.name,
-                hint="give data annotated like the detector, or its right contract",
-            )
-        if not self.dataset.faces:
-            raise InputError("no faces to score on", where=self.dataset.name)
+        require_scorable(self.dataset, self.contract)
 
     @cached_property
     def _cropping(self) -> Contract:
