@@ -16,21 +16,23 @@ from lmopt.data.dataset import Box, Face
 from lmopt.data.degrade import Picture, noisy
 from lmopt.data.frames import read_frames
 from lmopt.data.picture import read_picture
+from lmopt.detector.contract import Contract
 from lmopt.errors import InputError
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.scoring.metrics import Normaliser, normalising_distance, spread_percent
 from lmopt.scoring.panel import Panel, stated
 from lmopt.scoring.rows import NotTestable, Row, Spread
 from lmopt.scoring.stamp import Stamp
-from lmopt.scoring.views import View, show
+from lmopt.scoring.views import View, moved, show
 
 
 def noise_spread(
     model: LoadedModel, face: Face, view: View, distance: float, sigma: float, copies: int
 ) -> float:
-    """Returns the STD in percent over noisy copies of one crop, the mean of its landmarks.
+    """Returns the STD in percent over noisy copies of a picture, the mean of its landmarks.
 
-    The noise is added to what the network sees; the box is that of the view, the same throughout.
+    The box is the same throughout. The noise is the camera's: it is added to the picture, so that a
+    face of many pixels averages much of it away when it is shrunk to the network's input.
 
     Args:
         model: The detector.
@@ -44,11 +46,29 @@ def noise_spread(
         InputError: The picture cannot be read, or the face has no box the view can start from.
         BackendError: The runtime fails on the file.
     """
-    crop, _ = show(read_picture(face), face, view, model.contract)
+    picture, near = _around(face, view, model.contract)
     rng = np.random.default_rng([view.seed, zlib.crc32(face.id.encode())])
-    pixels = np.broadcast_to(crop.pixels, (copies, *crop.pixels.shape))
-    found = transform(crop.to_picture, model.find(noisy(pixels, sigma, rng)))
-    return float(spread_percent(found, distance).mean())
+    copied = (noisy(picture, sigma, rng) for _ in range(copies))
+    crops = [show(copy, near, view, model.contract)[0] for copy in copied]
+    found = model.find(np.stack([crop.pixels for crop in crops]))
+    return float(spread_percent(transform(crops[0].to_picture, found), distance).mean())
+
+
+def _around(face: Face, view: View, contract: Contract) -> tuple[Picture, Face]:
+    """Cuts off what lies well outside the view: noise on it would cost time and change nothing."""
+    picture = read_picture(face)
+    crop, _ = show(picture, face, view, contract)
+    corners = transform(crop.to_picture, np.array([[-0.1, -0.1], [1.1, 1.1]]))
+    left, top = np.maximum(np.floor(corners[0]).astype(int), 0)
+    right, bottom = np.ceil(corners[1]).astype(int) + 1
+    part = picture[top : max(bottom, 0), left : max(right, 0)]
+    if not part.size:
+        raise InputError(
+            "the face lies outside its picture",
+            where=face.where,
+            hint="correct or remove this annotation",
+        )
+    return part, moved(face, np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]))
 
 
 def frame_spread(

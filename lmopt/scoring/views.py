@@ -137,7 +137,7 @@ def show(picture: Picture, face: Face, view: View, contract: Contract) -> tuple[
         rng = np.random.default_rng([view.seed, zlib.crc32(face.id.encode())])
         changed = DEGRADATIONS[view.degradation](picture, outline, view.amount, rng)
     rescale = _rescale(picture, changed)
-    crop = cut(changed, _moved(face, rescale), replace(contract, crop=rule))
+    crop = cut(changed, moved(face, rescale), replace(contract, crop=rule))
     frame = frame_of(face_box(face, rule), rule)
     side = max(frame.width * rescale[0, 0], frame.height * rescale[1, 1])
     return replace(crop, to_picture=after(invert(rescale), crop.to_picture)), float(side)
@@ -149,7 +149,8 @@ def _rescale(picture: Picture, changed: Picture) -> Affine:
     return np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
 
 
-def _moved(face: Face, affine: Affine) -> Face:
+def moved(face: Face, affine: Affine) -> Face:
+    """Returns the face as it lies in a picture whose pixels an affine map without rotation gave."""
     box = face.box
     if box is not None:
         x0, y0, x1, y1 = transform(affine, np.reshape(box, (2, 2))).reshape(-1).tolist()
