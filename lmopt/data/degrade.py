@@ -85,7 +85,8 @@ def _drawn_shape(
     kind, angle = rng.integers(3), rng.uniform(0.0, 180.0)
     aspect = 1.0 if kind == _CIRCLE else math.exp(rng.uniform(-0.7, 0.7))
     round_off = 1.0 if kind == _RECTANGLE else math.pi / 4
-    wide, tall = math.sqrt(area / round_off * aspect), math.sqrt(area / round_off / aspect)
+    sides = math.sqrt(area / round_off * aspect), math.sqrt(area / round_off / aspect)
+    wide, tall = (max(0.0, side - 1.0) for side in sides)  # OpenCV fills the outline's pixels too
     canvas = np.zeros(size, np.uint8)
     rotated = (center, (wide, tall), angle)
     if kind == _RECTANGLE:
