@@ -84,14 +84,15 @@ class Panel:
         points = list(range(self.scheme.count)) if landmarks is None else list(landmarks)
         chosen = np.ix_(np.flatnonzero(kept), np.array(points))
         errors = point_errors(found.picture[chosen], self.truth[chosen])
-        errors *= 100.0 / self.distance[kept, None]
+        distance = self.distance[kept]
+        each = (100.0 * errors / distance[:, None]).mean(axis=0)
         part = self.part(kept)
         contract = self.model.contract
         size = np.array([contract.width, contract.height])
         predicted, true = (unit[chosen] * size - 0.5 for unit in (found.unit, found.truth_unit))
         present = {face.split for face in part.faces}
         score = Score(
-            per_face=tuple(errors.mean(axis=1).tolist()),
+            per_face=tuple((100.0 * errors.mean(axis=1) / distance).tolist()),
             normaliser=self.normaliser,
             crop=view.crop_rule(contract.crop),
             box=view.box,
@@ -106,7 +107,7 @@ class Panel:
         return Scored(
             score=score,
             ids=tuple(face.id for face in part.faces),
-            landmarks=dict(zip(points, errors.mean(axis=0).tolist(), strict=True)),
+            landmarks=dict(zip(points, each.tolist(), strict=True)),
             accuracy=pixel_accuracy(predicted, true),
             rmse_px=float(np.sqrt(np.mean((predicted - true) ** 2))),
             side_px=float(np.median(found.side_px[kept])),

@@ -42,7 +42,10 @@ class Settings:
             ("stability_faces", self.stability_faces < 1, "at least 1"),
         ):
             if wrong:
-                raise UsageError(f"{name} {getattr(self, name)}; wanted {wanted}")
+                raise UsageError(
+                    f"{name} {getattr(self, name)}; wanted {wanted}",
+                    hint="the defaults are the studies' numbers",
+                )
         if (self.frames is None) != (self.frame_box is None):
             raise UsageError(
                 "frames and the face's box in them belong together",
