@@ -110,7 +110,7 @@ def _regions(panel: Panel) -> tuple[Row, ...]:
 
 def _categories(panel: Panel) -> tuple[Row, ...]:
     labelled = categories(panel.dataset)
-    rows: list[Row] = [panel.row("categories", "full", panel.plain)]
+    rows: list[Row] = [panel.row("categories", "all", panel.plain)]
     for name in (*CATEGORIES, *(name for name in labelled if name not in CATEGORIES)):
         if name not in labelled:
             rows.append(NotTestable(name, "no face is labelled so; --labels FILE can say"))

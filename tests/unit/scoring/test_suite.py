@@ -186,11 +186,11 @@ def test_categories_are_told_from_quantities_and_from_what_is_not_known(faces: D
     )
     rows = run(labelled, "categories")["categories"]
     assert [r.condition for r in rows] == [
-        *("full", "female", "male", "young", "old", "occlusion", "expression", "pose"),
+        *("all", "female", "male", "young", "old", "occlusion", "expression", "pose"),
         *("lighting", "glasses"),
     ]
     found = {r.condition: r.ids for r in rows if isinstance(r, Scored)}
-    assert found["full"] == tuple(f.id for f in faces.faces)
+    assert found["all"] == tuple(f.id for f in faces.faces)
     assert (found["pose"], found["glasses"]) == (("faces/0.png",), ("faces/2.png",))
     reasons = {r.reason for r in rows if isinstance(r, NotTestable)}
     assert reasons == {"no face is labelled so; --labels FILE can say"}
