@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from benchmarks import studies
 
@@ -129,6 +130,6 @@ def _within(model: str, row: Figures | None, source: str, names: Sequence[str]) 
 
 def _judged(source: str, text: str, found: Sequence[tuple[str, float]], note: str) -> Claim:
     values = [value for _, value in found]
-    rising = all(a < b for a, b in zip(values, values[1:], strict=False))
+    rising = all(a < b for a, b in pairwise(values))
     numbers = ", ".join(f"{name} {value:.6g}" for name, value in found)
     return Claim(source, text, "reproduced" if rising else "not reproduced", numbers + note)

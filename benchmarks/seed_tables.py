@@ -92,8 +92,9 @@ def known_parameters() -> dict[str, float]:
 
 
 def figures_of(found: Evaluation) -> Figures:
-    """Returns a detector's figures by protocol and condition; conditions that differ between
-    detectors by a count or a seed alone have one name.
+    """Returns a detector's figures by protocol and condition.
+
+    What follows a comma in a condition, a count or a seed, is not part of the name.
     """
     figures = {}
     for protocol, rows in found.rows.items():
