@@ -25,7 +25,7 @@ from lmopt.scoring.evaluation import Evaluation
 from lmopt.scoring.metrics import Normaliser, default_normaliser
 from lmopt.scoring.protocols import Score, ScoringProtocol
 from lmopt.scoring.settings import Settings
-from lmopt.scoring.suite import Candidate, judge, protocols_named
+from lmopt.scoring.suite import Subject, judge, protocols_named
 
 FLOAT_FILE = "fold-batchnorm"
 """What turns a detector into the float file that is scored."""
@@ -42,6 +42,8 @@ def evaluate(
     listen: Listener = ignore,
 ) -> Score:
     """Returns the score of a model file, or of the folded float file of a detector.
+
+    This is the protocol `nme`; `evaluate_protocols` knows the others.
 
     Args:
         source: A .tflite is scored as it is; a detector is folded and emitted first.
@@ -105,16 +107,16 @@ def evaluate_protocols(
         BackendError: The runtime fails on a file.
     """
     wanted = tuple(dict.fromkeys(p for name in protocols for p in protocols_named(name)))
-    candidates = [_candidate(source, contract)]
+    subjects = [_subject(source, contract)]
     if against is not None:
-        candidates.append(_candidate(against, None))
-    scheme = candidates[0].contract.scheme
-    faces = as_faces(data, candidates[0].contract, listen).split(split)
+        subjects.append(_subject(against, None))
+    scheme = subjects[0].contract.scheme
+    faces = as_faces(data, subjects[0].contract, listen).split(split)
     if labels is not None:
         faces = with_labels(faces, labels)
     listen(Activity(f"scoring {len(faces)} faces of split '{split}' by {', '.join(wanted)}"))
     rows = judge(
-        candidates,
+        subjects,
         faces,
         wanted,
         settings or Settings(),
@@ -123,14 +125,14 @@ def evaluate_protocols(
         threads=min(2, usable_cores()),
         report=lambda what, done, total: listen(Activity(what, done, total)),
     )
-    first, *rest = zip((c.name for c in candidates), rows, strict=True)
+    first, *rest = zip((subject.name for subject in subjects), rows, strict=True)
     return Evaluation.of_two(*first, *rest[0]) if rest else Evaluation(*first)
 
 
-def _candidate(source: str | Path | Detector, contract: Contract | Path | None) -> Candidate:
+def _subject(source: str | Path | Detector, contract: Contract | Path | None) -> Subject:
     model, rules = _file(source, contract)
     data = read_model(model) if isinstance(model, Path) else model
-    return Candidate(data, rules, source.name if isinstance(source, Detector) else str(source))
+    return Subject(data, rules, source.name if isinstance(source, Detector) else str(source))
 
 
 def _file(

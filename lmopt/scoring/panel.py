@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.data.dataset import SPLITS, Dataset
+from lmopt.data.dataset import Dataset
 from lmopt.detector.scheme import LandmarkScheme
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.scoring.metrics import (
@@ -18,7 +18,7 @@ from lmopt.scoring.metrics import (
     pixel_accuracy,
     point_errors,
 )
-from lmopt.scoring.protocols import Score
+from lmopt.scoring.protocols import Score, split_of
 from lmopt.scoring.rows import NotTestable, Row, Scored
 from lmopt.scoring.settings import Settings
 from lmopt.scoring.views import Found, View
@@ -90,7 +90,6 @@ class Panel:
         contract = self.model.contract
         size = np.array([contract.width, contract.height])
         predicted, true = (unit[chosen] * size - 0.5 for unit in (found.unit, found.truth_unit))
-        present = {face.split for face in part.faces}
         score = Score(
             per_face=tuple((100.0 * errors.mean(axis=1) / distance).tolist()),
             normaliser=self.normaliser,
@@ -99,7 +98,7 @@ class Panel:
             digest=self.model.digest,
             dataset=self.dataset.name,
             dataset_digest=part.digest,
-            split="+".join(split for split in SPLITS if split in present),
+            split=split_of(part),
             skipped=int(np.count_nonzero(wanted & ~found.shown)),
             protocol=protocol,
             condition=stated(condition, view.seed),

@@ -80,6 +80,7 @@ class Score:
             self.crop,
             self.box,
             self.dataset_digest,
+            self.split,
             self.faces,
         )
 
@@ -215,7 +216,6 @@ class ScoringProtocol:
         data = model if isinstance(model, bytes) else read_model(model)
         predicted = self._predict(data, model_name(model), threads, timeout_s)
         per_face = metrics.nme_percent(predicted, self.truth, self.contract.scheme, self.normaliser)
-        present = {face.split for face in self._scored.faces}
         return Score(
             per_face=tuple(per_face.tolist()),
             normaliser=self.normaliser,
@@ -224,7 +224,7 @@ class ScoringProtocol:
             digest=file_digest(data),
             dataset=self.dataset.name,
             dataset_digest=self._scored.digest,
-            split="+".join(split for split in SPLITS if split in present),
+            split=split_of(self._scored),
             skipped=len(self.dataset) - len(self._scored),
         )
 
@@ -242,6 +242,12 @@ def evaluate_file(
     """Returns the score of one file on all faces of `dataset`; see `ScoringProtocol`."""
     protocol = ScoringProtocol(contract, dataset, normaliser, box)
     return protocol.score(model, threads=threads, timeout_s=timeout_s)
+
+
+def split_of(dataset: Dataset) -> str:
+    """Returns the splits the faces are from, like `train+test`."""
+    present = {face.split for face in dataset.faces}
+    return "+".join(split for split in SPLITS if split in present)
 
 
 def to_picture(points: NDArray[np.float64], affines: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -126,6 +126,7 @@ class Spread:
             "box": stamp.box,
             "digest": self.digest,
             "dataset_digest": stamp.dataset_digest,
+            "split": stamp.split,
         }
 
 

@@ -21,6 +21,7 @@ from lmopt.errors import InputError
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.scoring.metrics import Normaliser, normalising_distance, spread_percent
 from lmopt.scoring.panel import Panel, stated
+from lmopt.scoring.protocols import split_of
 from lmopt.scoring.rows import NotTestable, Row, Spread
 from lmopt.scoring.stamp import Stamp
 from lmopt.scoring.views import View, moved, show
@@ -129,6 +130,7 @@ def stability_rows(panel: Panel) -> tuple[Row, ...]:
             view.crop_rule(panel.model.contract.crop),
             view.box,
             part.digest,
+            split_of(part),
             count,
         )
         ids = tuple(face.id for face in part.faces)
@@ -145,5 +147,5 @@ def _frames(panel: Panel) -> Row:
         panel.model, read_frames(settings.frames), settings.frame_box, panel.normaliser
     )
     crop = View("given").crop_rule(panel.model.contract.crop)
-    stamp = Stamp("stability", "frames", panel.normaliser, crop, "given", digest, 1)
+    stamp = Stamp("stability", "frames", panel.normaliser, crop, "given", digest, "", 1)
     return Spread(stamp, (std,), (str(settings.frames),), looks, panel.model.digest)

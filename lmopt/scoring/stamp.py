@@ -18,7 +18,8 @@ class Stamp:
         normaliser: What the errors are divided by.
         crop: The crop rule, in words.
         box: Source of the boxes the crops start from.
-        dataset_digest: Of the faces, their split included.
+        dataset_digest: Of the faces.
+        split: Splits they are from.
         faces: Their number.
     """
 
@@ -28,6 +29,7 @@ class Stamp:
     crop: str
     box: str
     dataset_digest: str
+    split: str
     faces: int
 
     def disagreements(self, other: Stamp) -> list[str]:
@@ -39,6 +41,7 @@ class Stamp:
             "crop": (self.crop, other.crop),
             "box": (self.box, other.box),
             "faces": (self.dataset_digest[:12], other.dataset_digest[:12]),
+            "split": (self.split, other.split),
             "number of faces": (str(self.faces), str(other.faces)),
         }
         return [f"{what} {a} against {b}" for what, (a, b) in said.items() if a != b]

@@ -34,7 +34,7 @@ Source: Haapamäki 2020, table 8.
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class Subject:
     """A model to be judged: its file's bytes, what it eats and gives, what messages call it."""
 
     data: bytes
@@ -43,7 +43,7 @@ class Candidate:
 
 
 def judge(
-    candidates: Sequence[Candidate],
+    subjects: Sequence[Subject],
     dataset: Dataset,
     protocols: Sequence[ProtocolName],
     settings: Settings,
@@ -53,20 +53,21 @@ def judge(
     threads: int = 1,
     report: Report,
 ) -> tuple[Mapping[ProtocolName, tuple[Row, ...]], ...]:
-    """Returns, for each candidate, the rows of each protocol.
+    """Returns, for each subject, the rows of each protocol.
 
-    Every picture is read once and every file loaded once, however many protocols there are.
+    Every file is loaded once and, but for the few faces of `stability`, every picture read once,
+    however many protocols there are.
 
     Raises:
         InputError: A file or its contract does not fit the faces, or a picture cannot be read.
         BackendError: The runtime fails on a file.
     """
-    for candidate in candidates:
-        require_scorable(dataset, candidate.contract)
+    for subject in subjects:
+        require_scorable(dataset, subject.contract)
     with ExitStack() as stack:
         models = [
-            stack.enter_context(LoadedModel(c.data, c.contract, c.name, threads=threads))
-            for c in candidates
+            stack.enter_context(LoadedModel(s.data, s.contract, s.name, threads=threads))
+            for s in subjects
         ]
         panels = [
             Panel(

@@ -29,8 +29,8 @@ from lmopt.detector.contract import Contract, CropRule
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.scoring.protocols import to_picture
 
-FACES_AT_ONCE = 64
-"""Faces whose pictures are in memory at a time."""
+FACES_AT_ONCE = 16
+"""Faces whose pictures are in memory at a time: a large photograph takes 40 MB."""
 JITTERED = "jittered"
 """The box source that imitates a face detector."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from lmopt.errors import InputError, UsageError
 from lmopt.scoring.metrics import ced_curve, nme_percent, pixel_accuracy, spread_percent
 from lmopt.scoring.rows import NotTestable, Row, Scored, Spread, compare
 from lmopt.scoring.settings import Settings
-from lmopt.scoring.suite import PROTOCOLS, Candidate, judge, protocols_named
+from lmopt.scoring.suite import PROTOCOLS, ProtocolName, Subject, judge, protocols_named
 from tests.support.annotated import row, smooth_picture, write_folder, write_picture
 from tests.support.constant_detector import constant_detector
 
@@ -54,7 +55,7 @@ def run(
     box: str | None = None,
     chosen: Settings = QUICK,
 ) -> Rows:
-    model = Candidate(emit(constant_detector(contract, points, expects)), contract, "constant")
+    model = Subject(emit(constant_detector(contract, points, expects)), contract, "constant")
     names = tuple(n for p in protocols for n in protocols_named(p))
     found = judge(
         [model], dataset, names, chosen, normaliser="inter-ocular", box=box, report=lambda *_: None
@@ -115,7 +116,7 @@ def test_a_scheme_without_regions_says_so(tmp_path: Path) -> None:
     rows = [row(f"{k}.png", SHAPE[:5], role="test") for k in range(2)]
     five = load_dataset([write_folder(tmp_path / "five", rows)])
     contract = replace(CONTRACT, scheme=scheme_for(5))
-    model = Candidate(emit(constant_detector(contract, UNIT[:5])), contract, "constant")
+    model = Subject(emit(constant_detector(contract, UNIT[:5])), contract, "constant")
     rows_ = judge([model], five, ("regions",), QUICK, normaliser="box", report=lambda *_: None)[0][
         "regions"
     ]
@@ -276,7 +277,7 @@ def test_rows_of_different_protocols_are_not_compared(exact: Rows) -> None:
 
 
 def test_all_protocols_share_their_pictures_and_agree(seeing: Rows) -> None:
-    assert tuple(seeing) == tuple(PROTOCOLS)
+    assert tuple(seeing) == tuple(PROTOCOLS) == get_args(ProtocolName)
     nme = scored(seeing["nme"][0]).per_face
     for name in ("categories", "resolution", "blur", "occlusion", "regions"):
         assert scored(seeing[name][0]).per_face == nme
