@@ -93,7 +93,7 @@ def evaluate_protocols(
             `regions`, or `all`.
         against: Another model, judged on the same faces and compared face by face.
         split: Which faces.
-        contract: Of a file that carries none.
+        contract: Of a file that carries none; also of `against` where that carries none.
         normaliser: What errors are divided by; None takes the inter-ocular distance, or the
             face's box where the scheme does not name the eyes.
         box: Box source instead of the contract's.
@@ -109,7 +109,7 @@ def evaluate_protocols(
     wanted = tuple(dict.fromkeys(p for name in protocols for p in protocols_named(name)))
     subjects = [_subject(source, contract)]
     if against is not None:
-        subjects.append(_subject(against, None))
+        subjects.append(_subject(against, contract if _is_bare(against) else None))
     scheme = subjects[0].contract.scheme
     faces = as_faces(data, subjects[0].contract, listen).split(split)
     if labels is not None:
@@ -133,6 +133,14 @@ def _subject(source: str | Path | Detector, contract: Contract | Path | None) ->
     model, rules = _file(source, contract)
     data = read_model(model) if isinstance(model, Path) else model
     return Subject(data, rules, source.name if isinstance(source, Detector) else str(source))
+
+
+def _is_bare(source: str | Path | Detector) -> bool:
+    if isinstance(source, Detector):
+        return source.contract is None
+    if is_model_file(source):
+        return load_model_file(Path(source))[1] is None
+    return as_detector(source, None).contract is None
 
 
 def _file(
