@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmopt.flow.compilation import compile
-    from lmopt.flow.evaluation import evaluate
+    from lmopt.flow.evaluation import evaluate, evaluate_protocols
     from lmopt.flow.inspection import inspect
     from lmopt.flow.measuring import measure
     from lmopt.flow.optimization import optimize
@@ -34,6 +34,7 @@ __all__ = [
     "__version__",
     "compile",
     "evaluate",
+    "evaluate_protocols",
     "inspect",
     "load",
     "measure",
@@ -46,6 +47,7 @@ _HOMES = {
     "Pipeline": "lmopt.pipeline.manager",
     "compile": "lmopt.flow.compilation",
     "evaluate": "lmopt.flow.evaluation",
+    "evaluate_protocols": "lmopt.flow.evaluation",
     "inspect": "lmopt.flow.inspection",
     "load": "lmopt.flow.sources",
     "measure": "lmopt.flow.measuring",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,8 @@ class Face:
         group: Faces that may show the same person or photo share a group.
         split: What the face may be used for.
         where: `file:line` of its annotation, for messages.
+        labels: Categories by name, 1.0 where the face has it and 0.0 where not; a category that
+            is not named is not known.
 
     Shapes:
         landmarks: float64[n, 2] as (x, y).
@@ -50,6 +52,7 @@ class Face:
     group: str
     split: Split
     where: str
+    labels: Mapping[str, float] = field(default_factory=dict)  # pickled, so no mappingproxy
 
 
 @dataclass(frozen=True, eq=False)

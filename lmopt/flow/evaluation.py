@@ -1,10 +1,12 @@
-"""The use case `evaluate`: the NME of the very bytes that ship."""
+"""The use cases around `evaluate`: how well the very bytes that ship find landmarks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmopt.data.dataset import Split
+from lmopt.data.labels import with_labels
 from lmopt.detector.contract import BoxSource, Contract
 from lmopt.detector.detector import Detector, no_contract
 from lmopt.detector.document import load_contract
@@ -18,8 +20,12 @@ from lmopt.flow.sources import (
     load_model_file,
 )
 from lmopt.latency.host import usable_cores
+from lmopt.runtime.runner import read_model
+from lmopt.scoring.evaluation import Evaluation
 from lmopt.scoring.metrics import Normaliser, default_normaliser
 from lmopt.scoring.protocols import Score, ScoringProtocol
+from lmopt.scoring.settings import Settings
+from lmopt.scoring.suite import Subject, judge, protocols_named
 
 FLOAT_FILE = "fold-batchnorm"
 """What turns a detector into the float file that is scored."""
@@ -36,6 +42,8 @@ def evaluate(
     listen: Listener = ignore,
 ) -> Score:
     """Returns the score of a model file, or of the folded float file of a detector.
+
+    This is the protocol `nme`; `evaluate_protocols` knows the others.
 
     Args:
         source: A .tflite is scored as it is; a detector is folded and emitted first.
@@ -58,6 +66,81 @@ def evaluate(
     listen(Activity(f"scoring {len(faces)} faces of split '{split}'"))
     protocol = ScoringProtocol(rules, faces, chosen, box)
     return protocol.score(model, threads=min(2, usable_cores()))
+
+
+def evaluate_protocols(
+    source: str | Path | Detector,
+    data: Faces = None,
+    *,
+    protocols: Sequence[str] = ("nme",),
+    against: str | Path | Detector | None = None,
+    split: Split = "test",
+    contract: Contract | Path | None = None,
+    normaliser: Normaliser | None = None,
+    box: BoxSource | None = None,
+    labels: Path | None = None,
+    settings: Settings | None = None,
+    listen: Listener = ignore,
+) -> Evaluation:
+    """Returns the rows of protocols for a model file or the folded float file of a detector.
+
+    `evaluate` gives the NME alone; this gives it too, as the row of the protocol `nme`.
+
+    Args:
+        source: A .tflite is scored as it is; a detector is folded and emitted first.
+        data: Annotated folders, or a dataset; None means the embedded rendered faces.
+        protocols: `nme`, `categories`, `boxes`, `resolution`, `blur`, `occlusion`, `stability`,
+            `regions`, or `all`.
+        against: Another model, judged on the same faces and compared face by face.
+        split: Which faces.
+        contract: Of a file that carries none; also of `against` where that carries none.
+        normaliser: What errors are divided by; None takes the inter-ocular distance, or the
+            face's box where the scheme does not name the eyes.
+        box: Box source instead of the contract's.
+        labels: Table of the faces' categories, see `lmopt.data.labels`.
+        settings: The numbers in the protocols; None takes the studies'.
+        listen: Receives progress events.
+
+    Raises:
+        UsageError: Unknown detector or protocol.
+        InputError: Model, contract or data cannot be used, or do not fit each other.
+        BackendError: The runtime fails on a file.
+    """
+    wanted = tuple(dict.fromkeys(p for name in protocols for p in protocols_named(name)))
+    subjects = [_subject(source, contract)]
+    if against is not None:
+        subjects.append(_subject(against, contract if _is_bare(against) else None))
+    scheme = subjects[0].contract.scheme
+    faces = as_faces(data, subjects[0].contract, listen).split(split)
+    if labels is not None:
+        faces = with_labels(faces, labels)
+    listen(Activity(f"scoring {len(faces)} faces of split '{split}' by {', '.join(wanted)}"))
+    rows = judge(
+        subjects,
+        faces,
+        wanted,
+        settings or Settings(),
+        normaliser=normaliser or default_normaliser(scheme),
+        box=box,
+        threads=min(2, usable_cores()),
+        report=lambda what, done, total: listen(Activity(what, done, total)),
+    )
+    first, *rest = zip((subject.name for subject in subjects), rows, strict=True)
+    return Evaluation.of_two(*first, *rest[0]) if rest else Evaluation(*first)
+
+
+def _subject(source: str | Path | Detector, contract: Contract | Path | None) -> Subject:
+    model, rules = _file(source, contract)
+    data = read_model(model) if isinstance(model, Path) else model
+    return Subject(data, rules, source.name if isinstance(source, Detector) else str(source))
+
+
+def _is_bare(source: str | Path | Detector) -> bool:
+    if isinstance(source, Detector):
+        return source.contract is None
+    if is_model_file(source):
+        return load_model_file(Path(source))[1] is None
+    return as_detector(source, None).contract is None
 
 
 def _file(

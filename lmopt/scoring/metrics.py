@@ -181,3 +181,46 @@ def paired_difference(a: Floats, b: Floats, seed: int = 0) -> Difference:
     ]
     low, high = np.percentile(means, [2.5, 97.5])
     return Difference(float(difference.mean()), float(low), float(high))
+
+
+def ced_curve(per_face_percent: Floats, limits: Floats) -> Floats:
+    """Returns the cumulative error distribution: the share of faces with an error of at most each.
+
+    >>> ced_curve(np.array([1.0, 4.0, 20.0, 3.0]), np.array([0.0, 3.0, 8.0])).tolist()
+    [0.0, 0.5, 0.75]
+    """
+    ordered = np.sort(np.asarray(per_face_percent, np.float64))
+    return np.asarray(np.searchsorted(ordered, limits, side="right") / ordered.size, np.float64)
+
+
+def pixel_accuracy(predicted: Floats, truth: Floats) -> float:
+    """Returns the share of coordinates that fall on the true pixel of the network's input: 0..1.
+
+    Both are rounded to whole pixels first.
+
+    Shapes:
+        predicted, truth: any, in input pixels.
+
+    Source: equation 2 of the study of pooled networks, whose annotations are whole pixels.
+    """
+    return float(np.mean(np.rint(predicted) == np.rint(truth)))
+
+
+def spread_percent(landmarks: Floats, distance: float) -> Floats:
+    """Returns how much each landmark moves over many looks at one face.
+
+    STD = (1 / d) sqrt(sum |y - mean|^2 / (n - 1)), in percent.
+
+    Shapes:
+        landmarks: [looks, landmarks, 2]; returns [landmarks].
+
+    Raises:
+        InputError: Fewer than two looks.
+
+    Source: Haapamäki, Facial landmark detection on mobile devices, 2020, equation 6.
+    """
+    if len(landmarks) < 2:
+        raise InputError(f"{len(landmarks)} looks at a face; their spread needs at least 2")
+    squared = ((landmarks - landmarks.mean(axis=0)) ** 2).sum(axis=-1)
+    deviation = np.sqrt(squared.sum(axis=0) / (len(landmarks) - 1))
+    return np.asarray(100.0 * deviation / distance, np.float64)

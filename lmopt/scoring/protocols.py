@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,12 @@ from numpy.typing import NDArray
 from lmopt.data.crop import Crops, cut_all
 from lmopt.data.dataset import SPLITS, Dataset
 from lmopt.detector.contract import BoxSource, Contract
-from lmopt.detector.document import CONTRACT_KEY, contract_from_json
-from lmopt.errors import BackendError, InputError
-from lmopt.frontend import tflite
-from lmopt.runtime.runner import (
-    Runner,
-    TensorInfo,
-    file_digest,
-    from_model_output,
-    model_name,
-    read_model,
-    to_model_input,
-)
+from lmopt.errors import InputError
+from lmopt.runtime.runner import file_digest, model_name, read_model
 from lmopt.scoring import metrics
+from lmopt.scoring.loaded import LoadedModel
 from lmopt.scoring.metrics import Difference, Normaliser
-
-FACES_AT_ONCE = 256
+from lmopt.scoring.stamp import Stamp, Stamped, require_comparable
 
 
 @dataclass(frozen=True)
@@ -45,17 +35,20 @@ class Score:
         dataset_digest: Digest of the scored faces.
         split: Splits the faces are from.
         skipped: Faces left out since they have no given box.
+        protocol, condition: Under what the faces were shown, see `lmopt.scoring.suite`.
     """
 
     per_face: tuple[float, ...]
     normaliser: Normaliser
     crop: str
-    box: BoxSource
+    box: str
     digest: str
     dataset: str
     dataset_digest: str
     split: str
     skipped: int = 0
+    protocol: str = "nme"
+    condition: str = ""
 
     @property
     def faces(self) -> int:
@@ -77,23 +70,28 @@ class Score:
         """Returns the percentage of faces with an NME above 8 %."""
         return metrics.failure_rate_percent(np.array(self.per_face))
 
+    @property
+    def stamp(self) -> Stamp:
+        """Returns the protocol by which this was found."""
+        return Stamp(
+            self.protocol,
+            self.condition,
+            self.normaliser,
+            self.crop,
+            self.box,
+            self.dataset_digest,
+            self.split,
+            self.faces,
+        )
+
     def comparable(self, other: Score) -> bool:
         """Returns whether both were found by one protocol on the same faces."""
-        return not self._disagreements(other)
-
-    def _disagreements(self, other: Score) -> list[str]:
-        said = {
-            "normaliser": (self.normaliser, other.normaliser),
-            "crop": (self.crop, other.crop),
-            "box": (self.box, other.box),
-            "faces": (self.dataset_digest[:12], other.dataset_digest[:12]),
-            "number of faces": (str(self.faces), str(other.faces)),
-        }
-        return [f"{what} {a} against {b}" for what, (a, b) in said.items() if a != b]
+        return not self.stamp.disagreements(other.stamp)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result and its protocol, without the single faces."""
         return {
+            "protocol": self.protocol,
             "nme_percent": self.nme_percent,
             "auc": self.auc,
             "failure_rate_percent": self.failure_rate_percent,
@@ -109,18 +107,27 @@ class Score:
         }
 
 
-def difference(a: Score, b: Score, seed: int = 0) -> Difference:
-    """Returns `a`'s NME minus `b`'s in percentage points, paired by face, with its 95 % interval.
+def difference(a: Stamped, b: Stamped, seed: int = 0) -> Difference:
+    """Returns `a`'s error minus `b`'s in percentage points, paired by face, with 95 % interval.
 
     Raises:
         InputError: They were not found by one protocol on the same faces.
     """
-    if disagreements := a._disagreements(b):
-        raise InputError(
-            f"scores of different protocols cannot be compared: {', '.join(disagreements)}",
-            hint="evaluate both files with the same data, crop and normaliser",
-        )
+    require_comparable(a.stamp, b.stamp)
     return metrics.paired_difference(np.array(a.per_face), np.array(b.per_face), seed)
+
+
+def require_scorable(dataset: Dataset, contract: Contract) -> None:
+    """Raises InputError unless there are faces, annotated as the contract's detector answers."""
+    got, wanted = dataset.scheme.count, contract.scheme.count
+    if got != wanted:
+        raise InputError(
+            f"the faces have {got} landmarks, the detector's contract says {wanted}",
+            where=dataset.name,
+            hint="give data annotated like the detector, or its right contract",
+        )
+    if not dataset.faces:
+        raise InputError("no faces to score on", where=dataset.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,15 +147,7 @@ class ScoringProtocol:
     box: BoxSource | None = None
 
     def __post_init__(self) -> None:
-        got, wanted = self.dataset.scheme.count, self.contract.scheme.count
-        if got != wanted:
-            raise InputError(
-                f"the faces have {got} landmarks, the detector's contract says {wanted}",
-                where=self.dataset.name,
-                hint="give data annotated like the detector, or its right contract",
-            )
-        if not self.dataset.faces:
-            raise InputError("no faces to score on", where=self.dataset.name)
+        require_scorable(self.dataset, self.contract)
 
     @cached_property
     def _cropping(self) -> Contract:
@@ -182,7 +181,7 @@ class ScoringProtocol:
     def mean_shape_nme_percent(self) -> float:
         """Returns the NME of the faces' own mean shape in every crop: what learned nothing has."""
         guess = np.repeat(self.crops.landmarks.mean(0, keepdims=True), len(self.crops), axis=0)
-        placed = _to_picture(guess, self.crops.to_picture)
+        placed = to_picture(guess, self.crops.to_picture)
         scheme = self.contract.scheme
         return float(metrics.nme_percent(placed, self.truth, scheme, self.normaliser).mean())
 
@@ -201,22 +200,11 @@ class ScoringProtocol:
     def _predict(
         self, data: bytes, where: str, threads: int, timeout_s: float
     ) -> NDArray[np.float64]:
-        _check_own_contract(data, self.contract, where)
-        outputs = []
-        with Runner(data, threads=threads, timeout_s=timeout_s, name=where) as runner:
-            image, coordinates = _border(runner, self.contract, where)
-            for start in range(0, len(self.crops), FACES_AT_ONCE):
-                real = self.contract.normalize(self.crops.pixels[start : start + FACES_AT_ONCE])
-                answer = runner.run({image.name: to_model_input(real, image)})
-                outputs.append(from_model_output(answer[coordinates.name], coordinates))
-        points = self.contract.decode(np.concatenate(outputs))
-        if not np.isfinite(points).all():
-            raise BackendError(
-                f"output '{coordinates.name}' holds numbers that are not finite",
-                where=where,
-                hint="the training diverged, or a conversion overflowed",
-            )
-        return _to_picture(points, self.crops.to_picture)
+        with LoadedModel(
+            data, self.contract, where, threads=threads, timeout_s=timeout_s
+        ) as loaded:
+            points = loaded.find(self.crops.pixels)
+        return to_picture(points, self.crops.to_picture)
 
     def score(self, model: bytes | Path, *, threads: int = 1, timeout_s: float = 60.0) -> Score:
         """Returns the score of a file.
@@ -228,7 +216,6 @@ class ScoringProtocol:
         data = model if isinstance(model, bytes) else read_model(model)
         predicted = self._predict(data, model_name(model), threads, timeout_s)
         per_face = metrics.nme_percent(predicted, self.truth, self.contract.scheme, self.normaliser)
-        present = {face.split for face in self._scored.faces}
         return Score(
             per_face=tuple(per_face.tolist()),
             normaliser=self.normaliser,
@@ -237,7 +224,7 @@ class ScoringProtocol:
             digest=file_digest(data),
             dataset=self.dataset.name,
             dataset_digest=self._scored.digest,
-            split="+".join(split for split in SPLITS if split in present),
+            split=split_of(self._scored),
             skipped=len(self.dataset) - len(self._scored),
         )
 
@@ -257,45 +244,17 @@ def evaluate_file(
     return protocol.score(model, threads=threads, timeout_s=timeout_s)
 
 
-def _check_own_contract(data: bytes, contract: Contract, where: str) -> None:
-    text = tflite.metadata(data, where).get(CONTRACT_KEY)
-    if text is None:
-        return
-    own = contract_from_json(text, f"{where}, metadata {CONTRACT_KEY}")
-    differing = [
-        f"{name} {getattr(own, name)} in the file against {getattr(contract, name)}"
-        for name in (field.name for field in fields(Contract))
-        if getattr(own, name) != getattr(contract, name)
-    ]
-    if differing:
-        raise InputError(
-            f"the file was made for another contract: {'; '.join(differing)}",
-            where=where,
-            hint="score the file without --contract: it carries its own",
-        )
+def split_of(dataset: Dataset) -> str:
+    """Returns the splits the faces are from, like `train+test`."""
+    present = {face.split for face in dataset.faces}
+    return "+".join(split for split in SPLITS if split in present)
 
 
-def _border(runner: Runner, contract: Contract, where: str) -> tuple[TensorInfo, TensorInfo]:
-    wanted = (1, contract.height, contract.width, contract.channels)
-    if [info.shape for info in runner.inputs] != [wanted]:
-        got = ", ".join(f"'{i.name}' {list(i.shape)}" for i in runner.inputs)
-        raise InputError(
-            f"the model's inputs are {got or 'none'}, the contract wants one of {list(wanted)}",
-            where=where,
-            hint="give the contract that belongs to this model",
-        )
-    outputs = {info.name: info for info in runner.outputs}
-    if contract.output not in outputs:
-        raise InputError(
-            f"the model has no output '{contract.output}', it has {sorted(outputs)}",
-            where=where,
-            hint="name one of them as `output` in the contract",
-        )
-    return runner.inputs[0], outputs[contract.output]
+def to_picture(points: NDArray[np.float64], affines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns unit coordinates of crops in picture pixels.
 
-
-def _to_picture(
-    points: NDArray[np.float64], to_picture: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    linear, shift = to_picture[:, :, :2], to_picture[:, None, :, 2]
+    Shapes:
+        points: [faces, landmarks, 2]; affines: [faces, 2, 3], `to_picture` of the crops.
+    """
+    linear, shift = affines[:, :, :2], affines[:, None, :, 2]
     return np.asarray(points @ linear.transpose(0, 2, 1) + shift, np.float64)

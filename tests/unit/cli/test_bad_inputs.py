@@ -66,6 +66,11 @@ def _without_contract(bench: Bench, tmp: Path) -> list[object]:
     return ["evaluate", tmp / "bare.tflite", "--data", bench.faces]
 
 
+def _labels(tmp: Path) -> Path:
+    (tmp / "labels.csv").write_text("file,pose\nnobody.png,1\n")
+    return tmp / "labels.csv"
+
+
 def _contract(tmp: Path, **changes: object) -> Path:
     from lmopt import zoo
     from lmopt.detector.document import contract_to_toml
@@ -237,6 +242,30 @@ CASES = {
         USAGE,
         ("--split", "'dev' is no split"),
         "train, validation, test",
+    ),
+    "a bad protocol": Case(
+        lambda b, t: ["evaluate", b.model, "--data", b.faces, "--protocol", "speed"],
+        USAGE,
+        ("unknown protocol 'speed'",),
+        "resolution, blur",
+    ),
+    "one noisy copy": Case(
+        lambda b, t: ["evaluate", b.model, "--data", b.faces, "--copies", "1"],
+        USAGE,
+        ("copies 1", "at least 2"),
+        "",
+    ),
+    "a bad box": Case(
+        lambda b, t: ["evaluate", b.model, "--frames", b.faces, "--frame-box", "1,2,3"],
+        USAGE,
+        ("--frame-box", "'1,2,3' is no box"),
+        "10,10,90,90",
+    ),
+    "labels of other faces": Case(
+        lambda b, t: ["evaluate", b.model, "--data", b.faces, "--labels", _labels(t)],
+        INPUT,
+        ("labels.csv", "none of its 1 rows"),
+        "name faces as the data does",
     ),
     "print after nothing": Case(
         lambda b, t: [*_compile(b, t), "--print-after", "qat"],

@@ -73,6 +73,34 @@ def test_compile_writes_a_file_that_evaluates_like_its_detector(
     assert scores[0]["crop"] == "landmarks box x1.25, square"
 
 
+def test_evaluate_by_protocols_against_another_model(bench: Bench, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,pose\nf12.png,1\nf13.png,0\n")
+    arguments = ("evaluate", bench.model, "--data", bench.faces, "--labels", labels)
+    arguments += ("--protocol", "nme", "--protocol", "categories", "--protocol", "stability")
+    arguments += ("--copies", 4, "--stability-faces", 1, "--out", tmp_path / "out")
+    found = run_json(*arguments, "--against", bench.model)
+    rows = found["protocols"]
+    assert list(rows) == ["nme", "categories", "stability"]
+    assert found["nme_percent"] == rows["nme"][0]["nme_percent"]
+    assert found["protocol"] == "nme"
+    pose = next(r for r in rows["categories"] if r["condition"] == "pose")
+    assert pose["faces"] == 1
+    assert [r["looks"] for r in rows["stability"][:3]] == [4, 4, 4]
+    comparison = found["against"]["comparisons"]["nme"][0]
+    assert comparison["change"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert (tmp_path / "out" / "categories.csv").is_file()
+    assert str(tmp_path / "out" / "ced.png") in found["files"]
+
+
+def test_evaluate_shows_a_table_per_protocol(bench: Bench) -> None:
+    arguments = ("evaluate", bench.model, "--data", bench.faces)
+    stdout, stderr = run(*arguments, "--protocol", "regions", "--protocol", "nme")
+    assert re.search(r"^ ?mouth +4 ", stdout, re.MULTILINE)
+    assert re.search(r"^NME +\d+\.\d{3} % \(inter-ocular\)$", stdout, re.MULTILINE)
+    assert "showing faces: 4 of 4" in stderr
+
+
 def test_print_after_shows_the_graph_on_stderr(bench: Bench, tmp_path: Path) -> None:
     stdout, stderr = run(
         *("compile", bench.detector, "--passes", "fold-batchnorm,to-float16"),

@@ -75,6 +75,20 @@ def test_a_scheme_with_eyes_is_normalised_by_them(folder: Path) -> None:
     assert score.nme_percent == pytest.approx(wanted, rel=1e-4)
 
 
+def test_a_given_contract_also_serves_a_bare_file_to_compare_with(
+    folder: Path, tmp_path: Path
+) -> None:
+    right, wrong = tmp_path / "right.tflite", tmp_path / "wrong.tflite"
+    right.write_bytes(emit(constant_detector(CONTRACT, truth())))
+    wrong.write_bytes(emit(constant_detector(CONTRACT, truth() + SHIFT)))
+    found = lmopt.evaluate_protocols(right, folder, against=wrong, contract=CONTRACT)
+    (change,) = found.comparisons["nme"]
+    side = np.ptp(FIVE_POINTS, axis=0)
+    wanted = -100 * 0.1 * side.max() * 1.25 / np.sqrt(side.prod())
+    assert change is not None
+    assert change.difference.mean == pytest.approx(wanted, rel=1e-4)
+
+
 def test_a_bare_file_needs_a_contract_and_takes_a_given_one(folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.tflite"
     model.write_bytes(emit(constant_detector(CONTRACT, truth())))
