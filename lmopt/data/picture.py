@@ -30,10 +30,7 @@ def read_picture(face: Face) -> NDArray[np.uint8]:
     """
     import cv2
 
-    try:
-        data = face.image.read_bytes()
-    except OSError as error:
-        raise no_picture(face, error) from error
+    data = picture_bytes(face)
     if _is_cut_off(data):
         raise _unusable(face, len(data), "is cut off")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -41,6 +38,14 @@ def read_picture(face: Face) -> NDArray[np.uint8]:
     if pixels is None:
         raise _unusable(face, len(data), "is no picture that can be decoded")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def picture_bytes(face: Face) -> bytes:
+    """Returns the encoded picture of a face, or raises InputError."""
+    try:
+        return face.image.read_bytes()
+    except OSError as error:
+        raise no_picture(face, error) from error
 
 
 def picture_size(face: Face) -> tuple[int, int]:

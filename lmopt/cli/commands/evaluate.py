@@ -6,7 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
+from lmopt.cli.options import (
+    ContractOption,
+    DataOption,
+    DetectorModelOption,
+    JsonOption,
+    SourceArgument,
+    check_detector,
+)
 from lmopt.cli.terminal import ProgressView, print_json
 
 
@@ -27,10 +34,12 @@ def evaluate(
         str | None,
         typer.Option(
             "--box",
-            help="Crop from the box of the 'landmarks' or the 'given' one of the data.",
+            help="Crop from the box of the 'landmarks', the same 'jittered' as by a face detector, "
+            "the 'given' one of the data, or that of a 'detector' (--detector-model).",
             show_default=False,
         ),
     ] = None,
+    detector_model: DetectorModelOption = None,
     json: JsonOption = False,
 ) -> None:
     """Score a detector or .tflite on annotated faces; without --data on rendered ones."""
@@ -41,6 +50,8 @@ def evaluate(
     from lmopt.scoring.metrics import Normaliser
 
     _one_of("--split", split, Split)
+    if check_detector(box, detector_model):
+        box = None
     _one_of("--box", box, BoxSource)
     _one_of("--normaliser", normaliser, Normaliser)
     with ProgressView() as view:
@@ -51,6 +62,7 @@ def evaluate(
             contract=contract,
             normaliser=normaliser,  # type: ignore[arg-type]
             box=box,  # type: ignore[arg-type]
+            detector_model=detector_model,
             listen=view,
         )
     kind = kind_of_faces(data or ())

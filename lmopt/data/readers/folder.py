@@ -22,7 +22,7 @@ LAYOUT = (
     f"{PICTURES}/ and {TABLE} with columns file, role (train, validation or test), "
     "x0, y0, x1, y1, ... and, where known, group, id, box_x0, box_y0, box_x1, box_y1 and labels"
 )
-_BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
+BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 
 def fits(place: Path) -> bool:
@@ -129,12 +129,12 @@ class _Table:
         return cells[self.column[name]].strip() if name in self.column else ""
 
     def _box(self, cells: Sequence[str]) -> Box | None:
-        given = [self._text(cells, name) for name in _BOX]
+        given = [self._text(cells, name) for name in BOX]
         if not any(given):
             return None
         if not all(given):
             raise self.error(f"an incomplete box {given}", "give all four sides, or none")
-        return cast(Box, tuple(self._numbers(cells, [self.column[n] for n in _BOX]).tolist()))
+        return cast(Box, tuple(self._numbers(cells, [self.column[n] for n in BOX]).tolist()))
 
     def _numbers(self, cells: Sequence[str], columns: Sequence[int]) -> NDArray[np.float64]:
         try:
