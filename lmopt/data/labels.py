@@ -55,7 +55,7 @@ def having(dataset: Dataset, label: str) -> Dataset:
             where=dataset.name,
             hint=f"there are {', '.join(known)}" if known else "these faces have no labels",
         )
-    return part
+    return replace(part, skipped=dataset.skipped)
 
 
 def with_labels(dataset: Dataset, table: Path, *, strict: bool = False) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,12 @@ from lmopt.cli.options import (
     LabelsOption,
     SeedOption,
     StrictOption,
+    check_detector,
 )
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
+
+if TYPE_CHECKING:
+    from lmopt.data.dataset import Dataset
 
 app = typer.Typer(
     help="Look at annotated faces, convert and render them.",
@@ -144,7 +148,6 @@ def import_(
     json: JsonOption = False,
 ) -> None:
     """Write faces of any readable format as images/ and landmarks.csv, without loss."""
-    from lmopt.cli.options import check_detector
     from lmopt.data.export import write_dataset
     from lmopt.errors import UsageError
     from lmopt.flow.evaluation import detected
@@ -191,7 +194,9 @@ def synth(
     _written(out, {**_about(made), "seed": seed}, json, f"{len(made)} rendered faces")
 
 
-def _faces(paths: list[Path] | None, labels: Path | None, only: str | None, strict: bool) -> Any:
+def _faces(
+    paths: list[Path] | None, labels: Path | None, only: str | None, strict: bool
+) -> Dataset:
     from lmopt.data.labels import having
     from lmopt.flow.sources import as_faces
 
@@ -200,7 +205,7 @@ def _faces(paths: list[Path] | None, labels: Path | None, only: str | None, stri
     return faces if only is None else having(faces, only)
 
 
-def _about(faces: Any) -> dict[str, Any]:
+def _about(faces: Dataset) -> dict[str, Any]:
     return {
         "name": faces.name,
         "faces": len(faces),
