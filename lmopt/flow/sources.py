@@ -119,22 +119,23 @@ def load_faces(
     Raises:
         InputError: What cannot be read as faces.
     """
-    if is_rendered(paths):
+    if not is_rendered(paths):
+        scheme = None if contract is None else contract.scheme
+        faces = load_dataset(paths, scheme=scheme, labels=labels, strict=strict)
+    else:
         faces = _rendered(listen)
-        return faces if labels is None else with_labels(faces, labels, strict=strict)
-    scheme = None if contract is None else contract.scheme
-    faces = load_dataset(paths, scheme=scheme, labels=labels, strict=strict)
+        faces = faces if labels is None else with_labels(faces, labels, strict=strict)
     if faces.skipped:
         listen(Noted(left_out(faces)))
     return faces
 
 
 def left_out(faces: Dataset) -> str:
-    """Returns how many annotations were left out of faces, and what is wrong with some."""
+    """Returns how many annotations were left out, and what is wrong with the first of them."""
     skipped = faces.skipped
     named = "".join(f"\n  {error.where}: {error.what}" for error in skipped[:_NAMED])
     more = f"\n  and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
-    return f"{len(skipped)} of {len(skipped) + len(faces)} annotations left out:{named}{more}"
+    return f"left out {len(skipped)}, kept {len(faces)} annotations:{named}{more}"
 
 
 def _rendered(listen: Listener) -> Dataset:

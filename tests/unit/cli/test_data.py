@@ -48,7 +48,7 @@ def test_stats_counts_what_is_left_out_and_strict_refuses_it(faces: Path, tmp_pa
     assert found["skipped"] == [place]
     stdout, stderr = run("stats", faces)
     assert "labels: occlusion 1" in stdout
-    assert f"1 of 6 annotations left out:\n  {place['where']}: {place['what']}" in stderr
+    assert f"left out 1, kept 5 annotations:\n  {place['where']}: {place['what']}" in stderr
     _, stderr = run("stats", faces, "--strict", code=3)
     assert f"error: {place['where']}: {place['what']}\nhint: correct or remove" in stderr
     labels = tmp_path / "labels.csv"
