@@ -22,7 +22,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="PATH",
-        help="Folder of annotated faces; repeatable. 'rendered' means the embedded faces.",
+        help="Folder or table of annotated faces; repeatable. 'rendered' means the embedded faces.",
         show_default=False,
     ),
 ]

@@ -47,7 +47,7 @@ def having(dataset: Dataset, label: str) -> Dataset:
     Raises:
         InputError: None has.
     """
-    part = dataset.keep(lambda face: face.labels.get(label, 0.0) >= 0.5)
+    part = dataset.keep(lambda face: face.labels.get(label) == 1.0)
     if not part.faces:
         known = sorted({name for face in dataset.faces for name in face.labels})
         raise InputError(
