@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lmopt.errors import InputError
@@ -54,3 +57,27 @@ def require_writable(path: Path) -> None:
         raise unwritable(path, error) from error
     if path.is_dir():
         raise InputError("a folder, wanted a file", where=str(path), hint="add a file name to it")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder that becomes `path` when the block ends without an error.
+
+    Raises:
+        InputError: There is something at `path`, or it cannot be written; nothing is left.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(
+            "there is something already", where=str(path), hint="give a new folder with --out"
+        )
+    path = path.absolute()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lmopt.errors import UsageError
+
 SourceArgument = Annotated[
     str,
     typer.Argument(
@@ -20,7 +22,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="PATH",
-        help="Folder of annotated faces; repeatable. 'rendered' means the embedded faces.",
+        help="Folder or table of annotated faces; repeatable. 'rendered' means the embedded faces.",
         show_default=False,
     ),
 ]
@@ -37,3 +39,36 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+DetectorModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--detector-model",
+        metavar="FILE.onnx",
+        help="Face detector of OpenCV (YuNet) whose boxes --box detector takes.",
+        show_default=False,
+    ),
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE.csv",
+        help="Labels to add: a column file or id, and one per label.",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse what cannot be used instead of leaving it out."),
+]
+
+
+def check_detector(box: str | None, model: Path | None) -> bool:
+    """Returns whether the boxes are a detector's; raises UsageError unless both options say so."""
+    if (box == "detector") == (model is not None):
+        return model is not None
+    raise UsageError(
+        "--box detector needs --detector-model FILE" if model is None else "no --box detector",
+        where="--box" if model is None else "--detector-model",
+        hint="give both: --box detector --detector-model face_detection_yunet_2023mar.onnx",
+    )

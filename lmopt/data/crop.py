@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.data.dataset import Box, Dataset, Face
+from lmopt.data.jitter import jittered
 from lmopt.data.picture import read_picture
 from lmopt.detector.contract import Contract, CropRule
 from lmopt.errors import InputError
@@ -68,29 +69,31 @@ class Frame:
 
 
 def face_box(face: Face, rule: CropRule) -> Box:
-    """Returns the box the rule starts from: that of the landmarks, or the given one.
+    """Returns the box the rule starts from: that of the landmarks, jittered or not, or the given.
 
     Raises:
         InputError: The face has no given box, or the box has no area.
     """
-    if rule.box == "landmarks":
-        (x0, y0), (x1, y1) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
-        box = (float(x0), float(y0), float(x1), float(y1))
-    elif face.box is None:
+    box = face.box if rule.box == "given" else landmark_box(face)
+    if box is None:
         raise InputError(
             "the contract crops by the given box, but this face has none",
             where=face.where,
             hint="leave such faces out, or use a contract with crop box 'landmarks'",
         )
-    else:
-        box = face.box
     if not (box[2] > box[0] and box[3] > box[1]):
         raise InputError(
             f"the face's box {box} has no area, wanted x0 < x1 and y0 < y1",
             where=face.where,
             hint="correct or remove this annotation",
         )
-    return box
+    return jittered(box, face.id) if rule.box == "jittered" else box
+
+
+def landmark_box(face: Face) -> Box:
+    """Returns the bounding box of the landmarks."""
+    (x0, y0), (x1, y1) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    return float(x0), float(y0), float(x1), float(y1)
 
 
 def frame_of(box: Box, rule: CropRule) -> Frame:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +24,32 @@ _VALIDATION_PART = 8  # one group in eight
 _SIGNED_BYTES = 4096
 
 
+class Picture(Protocol):
+    """An encoded picture: a file (`Path`), or what a reader finds inside of a table."""
+
+    @property
+    def name(self) -> str:
+        """The file name the picture has, or would have."""
+
+    def read_bytes(self) -> bytes:
+        """Returns the encoded picture; raises OSError where there is none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One annotated face in a picture file.
+    """One annotated face in a picture.
 
     Attributes:
         id: Unique in its dataset, `source/file`.
         source: Name of the folder it came from.
-        image: The picture file.
+        image: The picture, most often a file.
         landmarks: Points in picture pixels; the centre of the top-left pixel is (0, 0).
         box: The face detector's x0, y0, x1, y1 in picture pixels, where the data gives one.
         group: Faces that may show the same person or photo share a group.
         split: What the face may be used for.
         where: `file:line` of its annotation, for messages.
         labels: Categories by name, 1.0 where the face has it and 0.0 where not; a category that
-            is not named is not known.
+            is not named is not known. Pose angles (yaw, pitch, roll) are in degrees.
 
     Shapes:
         landmarks: float64[n, 2] as (x, y).
@@ -46,7 +57,7 @@ class Face:
 
     id: str
     source: str
-    image: Path
+    image: Picture
     landmarks: NDArray[np.float64]
     box: Box | None
     group: str
@@ -64,15 +75,23 @@ class Dataset:
         faces: In a fixed order.
         scheme: What the landmarks mean.
         digest: Of everything training or scoring reads, see `content_digest`.
+        skipped: What was wrong with annotations that were left out when the data was read.
     """
 
     name: str
     faces: tuple[Face, ...]
     scheme: LandmarkScheme
     digest: str
+    skipped: tuple[InputError, ...] = ()
 
     @classmethod
-    def of(cls, name: str, faces: Iterable[Face], scheme: LandmarkScheme) -> Dataset:
+    def of(
+        cls,
+        name: str,
+        faces: Iterable[Face],
+        scheme: LandmarkScheme,
+        skipped: Sequence[InputError] = (),
+    ) -> Dataset:
         """Returns a dataset of `faces` with its content digest.
 
         Raises:
@@ -82,14 +101,10 @@ class Dataset:
         kept = tuple(faces)
         first: dict[str, Face] = {}
         for face in kept:
-            _check_numbers(face, scheme)
+            check_face(face, scheme)
             if (twin := first.setdefault(face.id, face)) is not face:
-                raise InputError(
-                    f"face '{face.id}' was already given at {twin.where}",
-                    where=face.where,
-                    hint="name each folder once; faces that share a picture need a column 'id'",
-                )
-        return cls(name, kept, scheme, content_digest(kept, scheme))
+                raise given_twice(face, twin)
+        return cls(name, kept, scheme, content_digest(kept, scheme), tuple(skipped))
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -179,6 +194,8 @@ def content_digest(faces: Sequence[Face], scheme: LandmarkScheme) -> str:
     total = hashlib.blake2b(f"{scheme.name}/{scheme.count}".encode(), digest_size=16)
     for face in faces:
         total.update(repr((face.id, face.group, face.split, face.box)).encode())
+        if face.labels:
+            total.update(repr(sorted(face.labels.items())).encode())
         total.update(np.ascontiguousarray(face.landmarks, np.float64).tobytes())
         total.update(_picture_signature(face))
     return total.hexdigest()
@@ -186,20 +203,41 @@ def content_digest(faces: Sequence[Face], scheme: LandmarkScheme) -> str:
 
 def _picture_signature(face: Face) -> bytes:
     try:
-        with face.image.open("rb") as file:
-            head = file.read(_SIGNED_BYTES)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _SIGNED_BYTES))
-            return hashlib.blake2b(b"%d" % size + head + file.read(), digest_size=16).digest()
+        if isinstance(face.image, Path):
+            with face.image.open("rb") as file:
+                head = file.read(_SIGNED_BYTES)
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _SIGNED_BYTES))
+                signed = b"%d" % size + head + file.read()
+        else:
+            data = face.image.read_bytes()
+            signed = b"%d" % len(data) + data[:_SIGNED_BYTES] + data[-_SIGNED_BYTES:]
     except OSError as error:
-        raise InputError(
-            f"picture {face.image} cannot be read: {error.strerror}",
-            where=face.where,
-            hint="put the picture there, or remove its annotation",
-        ) from error
+        raise no_picture(face, error) from error
+    return hashlib.blake2b(signed, digest_size=16).digest()
 
 
-def _check_numbers(face: Face, scheme: LandmarkScheme) -> None:
+def no_picture(face: Face, error: OSError) -> InputError:
+    """Returns the error for a face whose picture is not there."""
+    return InputError(
+        f"picture {face.image} cannot be read: {error.strerror or error}",
+        where=face.where,
+        hint="put the picture there, or remove its annotation",
+    )
+
+
+def given_twice(face: Face, twin: Face) -> InputError:
+    """Returns the error for a face that has the id of an earlier one."""
+    return InputError(
+        f"face '{face.id}' was already given at {twin.where}",
+        where=face.where,
+        hint="name each folder once; faces that share a picture need a column 'id'",
+    )
+
+
+def check_face(face: Face, scheme: LandmarkScheme) -> None:
+    """Raises InputError unless landmarks and box are numbers and the landmarks fit the scheme."""
+    hint = "correct or remove this annotation"
     if face.landmarks.shape != (scheme.count, 2):
         raise InputError(
             f"{len(face.landmarks)} landmarks, wanted {scheme.count} of '{scheme.name}'",
@@ -210,13 +248,7 @@ def _check_numbers(face: Face, scheme: LandmarkScheme) -> None:
     if bad.size:
         x, y = face.landmarks[bad[0]]
         raise InputError(
-            f"landmark {bad[0]} is ({x:g}, {y:g}), wanted numbers",
-            where=face.where,
-            hint="correct or remove this annotation",
+            f"landmark {bad[0]} is ({x:g}, {y:g}), wanted numbers", where=face.where, hint=hint
         )
     if face.box is not None and not np.isfinite(face.box).all():
-        raise InputError(
-            f"box {face.box}, wanted numbers",
-            where=face.where,
-            hint="correct or remove this annotation",
-        )
+        raise InputError(f"box {face.box}, wanted numbers", where=face.where, hint=hint)

@@ -12,7 +12,7 @@ from lmopt.detector.scheme import LandmarkScheme
 from lmopt.errors import InputError
 
 Color = Literal["rgb", "bgr", "gray"]
-BoxSource = Literal["landmarks", "given"]
+BoxSource = Literal["landmarks", "jittered", "given"]
 CoordinateOrder = Literal["xyxy", "xxyy"]
 CoordinateUnit = Literal["unit", "pixel", "centered"]
 
@@ -22,7 +22,8 @@ class CropRule:
     """How a face is cut from its picture.
 
     Attributes:
-        box: Bounding box of the landmarks, or the box that came with the data.
+        box: Bounding box of the landmarks, the same placed as badly as a face detector does, or
+            the box that came with the data.
         margin: Factor on the box sides.
         square: Whether the longer side is used for both.
     """

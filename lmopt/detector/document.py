@@ -10,10 +10,11 @@ Both have the same keys, all of them required except those marked optional, and 
     output = "landmarks"         # the output that holds the coordinates
     order = "xyxy"               # xyxy: x0,y0,x1,y1,...   xxyy: all x before all y
     unit = "unit"                # unit: 0..1, pixel: input pixels, centered: -1..1
-    scheme = "ibug-68"           # or points-N for N landmarks of unknown meaning, or a table
+    scheme = "ibug-68"           # wflw-98, cofw-29, points-N (N of unknown meaning), or a table
 
     [crop]
-    box = "landmarks"            # landmarks: their bounding box, given: the data's box
+    box = "landmarks"            # their bounding box; jittered: the same, placed as a face
+                                 # detector places it; given: the data's box
     margin = 1.25                # factor on the box's sides
     square = true                # the longer side is used for both
 

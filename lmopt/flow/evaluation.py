@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmopt.data.dataset import Split
-from lmopt.data.labels import with_labels
+from lmopt.data.dataset import Dataset, Split
 from lmopt.detector.contract import BoxSource, Contract
 from lmopt.detector.detector import Detector, no_contract
 from lmopt.detector.document import load_contract
 from lmopt.flow.compilation import compile
-from lmopt.flow.events import Activity, Listener, ignore
+from lmopt.flow.events import Activity, Listener, Noted, ignore
 from lmopt.flow.sources import (
     Faces,
     as_detector,
@@ -39,6 +38,7 @@ def evaluate(
     contract: Contract | Path | None = None,
     normaliser: Normaliser | None = None,
     box: BoxSource | None = None,
+    detector_model: Path | None = None,
     listen: Listener = ignore,
 ) -> Score:
     """Returns the score of a model file, or of the folded float file of a detector.
@@ -53,6 +53,8 @@ def evaluate(
         normaliser: What errors are divided by; None takes the inter-ocular distance, or the
             face's box where the scheme does not name the eyes.
         box: Box source instead of the contract's.
+        detector_model: Take the boxes that this face detector of OpenCV finds for the given
+            ones, and crop by them; see `with_detected_boxes`.
         listen: Receives progress events.
 
     Raises:
@@ -62,6 +64,8 @@ def evaluate(
     """
     model, rules = _file(source, contract)
     faces = as_faces(data, rules, listen).split(split)
+    if detector_model is not None:
+        faces, box = detected(faces, detector_model, listen), "given"
     chosen = normaliser or default_normaliser(rules.scheme)
     listen(Activity(f"scoring {len(faces)} faces of split '{split}'"))
     protocol = ScoringProtocol(rules, faces, chosen, box)
@@ -78,6 +82,7 @@ def evaluate_protocols(
     contract: Contract | Path | None = None,
     normaliser: Normaliser | None = None,
     box: BoxSource | None = None,
+    detector_model: Path | None = None,
     labels: Path | None = None,
     settings: Settings | None = None,
     listen: Listener = ignore,
@@ -97,6 +102,7 @@ def evaluate_protocols(
         normaliser: What errors are divided by; None takes the inter-ocular distance, or the
             face's box where the scheme does not name the eyes.
         box: Box source instead of the contract's.
+        detector_model: As of `evaluate`.
         labels: Table of the faces' categories, see `lmopt.data.labels`.
         settings: The numbers in the protocols; None takes the studies'.
         listen: Receives progress events.
@@ -111,9 +117,9 @@ def evaluate_protocols(
     if against is not None:
         subjects.append(_subject(against, contract if _is_bare(against) else None))
     scheme = subjects[0].contract.scheme
-    faces = as_faces(data, subjects[0].contract, listen).split(split)
-    if labels is not None:
-        faces = with_labels(faces, labels)
+    faces = as_faces(data, subjects[0].contract, listen, labels=labels).split(split)
+    if detector_model is not None:
+        faces, box = detected(faces, detector_model, listen), "given"
     listen(Activity(f"scoring {len(faces)} faces of split '{split}' by {', '.join(wanted)}"))
     rows = judge(
         subjects,
@@ -141,6 +147,20 @@ def _is_bare(source: str | Path | Detector) -> bool:
     if is_model_file(source):
         return load_model_file(Path(source))[1] is None
     return as_detector(source, None).contract is None
+
+
+def detected(faces: Dataset, model: Path, listen: Listener = ignore) -> Dataset:
+    """Returns the faces with the boxes that a face detector of OpenCV finds; tells how many."""
+    from lmopt.data.detect import with_detected_boxes
+
+    found = with_detected_boxes(
+        faces,
+        model,
+        on_progress=lambda done: listen(Activity("detecting faces", done, len(faces))),
+    )
+    count = sum(face.box is not None for face in found.faces)
+    listen(Noted(f"{model.name} finds {count} of {len(found)} faces"))
+    return found
 
 
 def _file(

@@ -7,18 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmopt.data.dataset import Dataset
+from lmopt.data.labels import with_labels
 from lmopt.data.load import load_dataset
 from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
 from lmopt.detector.document import CONTRACT_KEY, contract_from_json, load_contract
 from lmopt.errors import InputError
-from lmopt.flow.events import Activity, Listener, ignore
+from lmopt.flow.events import Activity, Listener, Noted, ignore
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 RENDERED = {"train": 3000, "validation": 300, "test": 300}
 """Faces per split of the embedded dataset."""
 RENDERED_WORD = "rendered"
 """Names the embedded dataset where a path is expected."""
+_NAMED = 5  # annotations that cannot be used, in a message
 
 Faces = Dataset | Sequence[str | Path] | str | Path | None
 """What stands for faces in calls: a dataset, one or several folders, `rendered`, or None."""
@@ -71,14 +73,20 @@ def as_detector(source: str | Path | Detector, contract: Contract | Path | None)
     return source if contract is None else with_contract(source, contract)
 
 
-def as_faces(data: Faces, contract: Contract | None, listen: Listener = ignore) -> Dataset:
-    """Returns the faces a call means; None means the embedded rendered ones."""
+def as_faces(
+    data: Faces,
+    contract: Contract | None,
+    listen: Listener = ignore,
+    *,
+    labels: Path | None = None,
+    strict: bool = False,
+) -> Dataset:
+    """Returns the faces a call means; None means the embedded rendered ones. See `load_faces`."""
     if isinstance(data, Dataset):
         return data
-    if data is None:
-        return load_faces((), contract, listen)
-    paths = [data] if isinstance(data, str | Path) else data
-    return load_faces([Path(path) for path in paths], contract, listen)
+    given = () if data is None else [data] if isinstance(data, str | Path) else data
+    paths = [Path(path) for path in given]
+    return load_faces(paths, contract, listen, labels=labels, strict=strict)
 
 
 def is_rendered(paths: Sequence[Path]) -> bool:
@@ -92,15 +100,45 @@ def kind_of_faces(paths: Sequence[Path]) -> str:
 
 
 def load_faces(
-    paths: Sequence[Path], contract: Contract | None, listen: Listener = ignore
+    paths: Sequence[Path],
+    contract: Contract | None,
+    listen: Listener = ignore,
+    *,
+    labels: Path | None = None,
+    strict: bool = False,
 ) -> Dataset:
     """Returns the annotated faces of `paths`, or the embedded rendered faces for none.
 
+    Args:
+        paths: Folders or tables.
+        contract: Whose landmark scheme the faces have, or None for that of their number.
+        listen: Is told what is rendered and which annotations are left out.
+        labels: A CSV with labels to add.
+        strict: Refuse the first annotation that cannot be used instead of leaving it out.
+
     Raises:
-        InputError: A folder that cannot be read as faces.
+        InputError: What cannot be read as faces.
     """
     if not is_rendered(paths):
-        return load_dataset(paths, scheme=None if contract is None else contract.scheme)
+        scheme = None if contract is None else contract.scheme
+        faces = load_dataset(paths, scheme=scheme, labels=labels, strict=strict)
+    else:
+        faces = _rendered(listen)
+        faces = faces if labels is None else with_labels(faces, labels, strict=strict)
+    if faces.skipped:
+        listen(Noted(left_out(faces)))
+    return faces
+
+
+def left_out(faces: Dataset) -> str:
+    """Returns how many annotations were left out, and what is wrong with the first of them."""
+    skipped = faces.skipped
+    named = "".join(f"\n  {error.where}: {error.what}" for error in skipped[:_NAMED])
+    more = f"\n  and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+    return f"left out {len(skipped)}, kept {len(faces)} annotations:{named}{more}"
+
+
+def _rendered(listen: Listener) -> Dataset:
     from lmopt.data.synthetic.dataset import rendered_dataset
 
     total = sum(RENDERED.values())

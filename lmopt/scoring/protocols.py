@@ -156,7 +156,7 @@ class ScoringProtocol:
 
     @cached_property
     def _scored(self) -> Dataset:
-        if self._cropping.crop.box == "landmarks":
+        if self._cropping.crop.box != "given":
             return self.dataset
         boxed = self.dataset.keep(lambda face: face.box is not None)
         if not boxed.faces:

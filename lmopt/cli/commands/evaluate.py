@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
+from lmopt.cli.options import (
+    ContractOption,
+    DataOption,
+    DetectorModelOption,
+    JsonOption,
+    LabelsOption,
+    SourceArgument,
+    check_detector,
+)
 from lmopt.cli.terminal import ProgressView, console, print_json, table
 
 if TYPE_CHECKING:
@@ -53,19 +61,12 @@ def evaluate(
         str | None,
         typer.Option(
             "--box",
-            help="Crop from the box of the 'landmarks' or the 'given' one of the data.",
+            help="Crop from the box of the 'landmarks', the same 'jittered' as by a face detector, "
+            "the 'given' one of the data, or that of a 'detector' (--detector-model).",
             show_default=False,
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels",
-            metavar="FILE.csv",
-            help="Categories of the faces: column file or id, then one per category.",
-            show_default=False,
-        ),
-    ] = None,
+    labels: LabelsOption = None,
     stability_faces: Annotated[
         int, typer.Option("--stability-faces", help="Faces that 'stability' looks at.")
     ] = 10,
@@ -98,6 +99,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    detector_model: DetectorModelOption = None,
     json: JsonOption = False,
 ) -> None:
     """Score a detector or .tflite on annotated faces; without --data on rendered ones."""
@@ -111,6 +113,8 @@ def evaluate(
     from lmopt.scoring.settings import Settings
 
     _one_of("--split", split, Split)
+    if check_detector(box, detector_model):
+        box = None
     _one_of("--box", box, BoxSource)
     _one_of("--normaliser", normaliser, Normaliser)
     settings = Settings(
@@ -132,6 +136,7 @@ def evaluate(
             contract=contract,
             normaliser=normaliser,  # type: ignore[arg-type]
             box=box,  # type: ignore[arg-type]
+            detector_model=detector_model,
             labels=labels,
             settings=settings,
             listen=view,

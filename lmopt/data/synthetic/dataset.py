@@ -6,9 +6,7 @@ import csv
 import io
 import multiprocessing
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,7 +16,7 @@ from lmopt.data.dataset import SPLITS, Dataset, Split
 from lmopt.data.load import load_dataset
 from lmopt.data.synthetic.render import GENERATOR_VERSION
 from lmopt.errors import InputError
-from lmopt.files import default_cache
+from lmopt.files import default_cache, whole_folder
 
 NAME = "rendered faces"
 _CHUNK = 25
@@ -50,28 +48,38 @@ def rendered_dataset(
     counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
     name = f"v{GENERATOR_VERSION}-seed{seed}-{train}-{validation}-{test}"
     folder = (default_cache() if cache is None else cache) / "rendered" / name
-    if not (folder / "landmarks.csv").is_file():
+    table = folder / "landmarks.csv"
+    if not table.is_file():
         try:
-            _render_into(folder, counts, seed, on_progress)
-        except OSError as error:
-            raise InputError(
-                f"cannot keep rendered faces: {error.strerror or error}",
-                where=str(folder),
-                hint="free some space or point LMOPT_CACHE at another folder",
-            ) from error
+            render_into(folder, counts, seed, on_progress)
+        except InputError as error:
+            if not table.is_file():  # another process was not quicker
+                raise InputError(
+                    f"cannot keep rendered faces: {error.what}",
+                    where=str(folder),
+                    hint="free some space or point LMOPT_CACHE at another folder",
+                ) from error
     return replace(load_dataset([folder]), name=NAME)
 
 
-def _render_into(
+def render_into(
     folder: Path,
-    counts: dict[Split, int],
+    counts: Mapping[Split, int],
     seed: int,
-    on_progress: Callable[[int], None] | None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Renders next to `folder` and renames, so that a folder is whole or not there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial_folder = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    """Renders faces into a new folder of the plain layout, whole or not at all.
+
+    Args:
+        folder: Must not exist yet, or be empty.
+        counts: Faces per split.
+        seed: Face k of a split depends on seed, split and k alone.
+        on_progress: Called with the number of faces rendered so far.
+
+    Raises:
+        InputError: The folder has something in it or cannot be written.
+    """
+    with whole_folder(folder) as partial_folder:
         (partial_folder / "images").mkdir()
         rows: list[list[str]] = []
         jobs = [(split, k) for split, count in counts.items() for k in range(count)]
@@ -82,10 +90,6 @@ def _render_into(
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([_columns(), *rows])
         (partial_folder / "landmarks.csv").write_text(table.getvalue(), encoding="utf-8")
-        if not folder.exists():
-            partial_folder.rename(folder)
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
 def _rows(jobs: list[tuple[Split, int]], seed: int, images: Path) -> Iterator[list[str]]:

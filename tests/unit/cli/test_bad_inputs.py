@@ -264,8 +264,8 @@ CASES = {
     "labels of other faces": Case(
         lambda b, t: ["evaluate", b.model, "--data", b.faces, "--labels", _labels(t)],
         INPUT,
-        ("labels.csv", "none of its 1 rows"),
-        "name faces as the data does",
+        ("labels.csv", "no face 'nobody.png'"),
+        "correct or remove the row",
     ),
     "print after nothing": Case(
         lambda b, t: [*_compile(b, t), "--print-after", "qat"],

@@ -191,9 +191,10 @@ def test_wrong_faces_are_refused_before_any_work(dataset: Dataset):
 
 
 def test_a_face_outside_its_picture_is_refused(tmp_path: Path):
-    folder = write_folder(tmp_path / "far", [row("a.png", FIVE_POINTS + 500)])
+    near = load_dataset([write_folder(tmp_path / "far", [row("a.png")])], scheme=FIVE)
+    moved = [replace(face, landmarks=face.landmarks + 500) for face in near.faces]
     with pytest.raises(InputError, match="outside its picture"):
-        TrainingFaces(load_dataset([folder], scheme=FIVE), CONTRACT)
+        TrainingFaces(Dataset.of("far", moved, FIVE), CONTRACT)
 
 
 def test_pictures_are_kept_small(tmp_path: Path):

@@ -20,7 +20,7 @@ from tests.support.faces import FACES, requires_faces
 
 def refusal(*paths: Path, **options: object) -> InputError:
     with pytest.raises(InputError) as caught:
-        load_dataset(paths, **options)
+        load_dataset(paths, **{"strict": True, **options})
     return caught.value
 
 
@@ -125,8 +125,8 @@ def test_empty_and_strange_folders_say_what_is_wanted(tmp_path: Path):
         assert reader.layout in (empty.hint or "")
     (tmp_path / "notes.txt").write_text("nothing")
     assert "no annotated faces" in refusal(tmp_path).what
-    assert refusal(tmp_path / "gone").what == "no such folder"
-    assert refusal(tmp_path / "notes.txt").what == "a file, wanted a folder"
+    assert refusal(tmp_path / "gone").what == "no such folder or file"
+    assert refusal(tmp_path / "notes.txt").what == "a file that is no table of annotated faces"
     assert "--data" in (refusal().hint or "")
 
 
