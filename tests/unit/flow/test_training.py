@@ -26,7 +26,7 @@ def faces(folder: Path) -> Path:
 
 def test_faces_without_a_validation_part_are_refused_before_training(tmp_path: Path) -> None:
     folder = write_folder(
-        tmp_path / "faces", [row("a.png", np.arange(136.0).reshape(68, 2), group="1")]
+        tmp_path / "faces", [row("a.png", np.arange(136.0).reshape(68, 2) / 3, group="1")]
     )
     assert [face.split for face in load_dataset([folder]).faces] == ["train"]
     with pytest.raises(InputError, match="no face of split 'validation'"):
