@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ Box = tuple[float, float, float, float]
 
 _VALIDATION_PART = 8  # one group in eight
 _SIGNED_BYTES = 4096
+_NO_LABELS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,8 @@ class Face:
         group: Faces that may show the same person or photo share a group.
         split: What the face may be used for.
         where: `file:line` of its annotation, for messages.
+        labels: Categories by name, 1.0 where the face has it and 0.0 where not; a category that
+            is not named is not known.
 
     Shapes:
         landmarks: float64[n, 2] as (x, y).
@@ -50,6 +54,7 @@ class Face:
     group: str
     split: Split
     where: str
+    labels: Mapping[str, float] = field(default_factory=lambda: _NO_LABELS)
 
 
 @dataclass(frozen=True, eq=False)
