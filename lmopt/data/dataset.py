@@ -6,7 +6,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -55,6 +55,11 @@ class Face:
     split: Split
     where: str
     labels: Mapping[str, float] = field(default_factory=lambda: _NO_LABELS)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Read-only mappings cannot be pickled, and faces travel to the training process.
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Face, (*{**values, "labels": dict(self.labels)}.values(),)
 
 
 @dataclass(frozen=True, eq=False)
