@@ -198,7 +198,8 @@ def _step_function(course: Course, objective: Objective, state: _State) -> Calla
             tf.TensorSpec(image, tf.uint8),
             tf.TensorSpec([None, 2 * contract.scheme.count], tf.float32),
             *(traits if objective.with_traits else ()),
-        ]
+        ],
+        autograph=False,
     )  # type: ignore[untyped-decorator, unused-ignore]
     def step(rate: Any, decay: Any, pixels: Any, targets: Any, *traits: Any) -> Any:
         pixels = tf.cast(pixels, tf.float32)
@@ -206,6 +207,14 @@ def _step_function(course: Course, objective: Objective, state: _State) -> Calla
             values = state.model([(pixels - mean) / std], training=True)
             loss = objective(values, pixels, targets, *traits)
         gradients = tape.gradient(loss, state.trainable)
+        if all(gradient is None for gradient in gradients):
+            raise PassError(
+                f"the {course.plan.loss} loss says nothing about any weight: no gradient passes "
+                "between the answer and the first of them",
+                where=", ".join(f"%{name}" for name in objective.reads),
+                hint="train a detector that reads landmarks from heatmaps on heatmap-mse or "
+                "adaptive-wing",
+            )
         gradients, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
         state.optimizer.learning_rate.assign(rate)
         state.optimizer.apply_gradients(zip(gradients, state.trainable, strict=True))

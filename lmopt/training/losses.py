@@ -106,8 +106,8 @@ def adaptive_wing(heatmaps: Any, wanted: Any) -> Any:
         both: [faces, height, width, landmarks].
 
     Source: Wang et al., "Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression",
-        ICCV 2019 (arXiv:1904.07399), eq. 3 and the weight map of eq. 5 and 6; constants of
-        section 4.2 and 4.3 (omega 14, theta 0.5, epsilon 1, alpha 2.1, W 10, threshold 0.2).
+        ICCV 2019 (arXiv:1904.07399), with its weighted loss map and its constants (omega 14,
+        theta 0.5, epsilon 1, alpha 2.1, W 10, threshold 0.2).
     """
     difference, power = tf.abs(wanted - heatmaps), AWING_ALPHA - wanted
     small = AWING_OMEGA * tf.math.log1p(tf.pow(difference, power))

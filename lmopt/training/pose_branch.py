@@ -9,33 +9,35 @@ from lmopt.ir.graph import Graph
 from lmopt.training.backend import keras
 
 REACH = 4
-"""The branch reads features at least this part of the input's height: 28x28 of 112x112."""
+"""The input is at most so many times as high as the features the branch reads (28 of 112)."""
 
 
 def pose_features(graph: Graph) -> str:
-    """Returns the node the branch reads: the last with at least a quarter of the input's height.
+    """Returns the node the branch reads: the last of the narrowest maps about a quarter as high.
 
-    In PFLD that is the end of the fifth bottleneck, 28x28x64.
+    Blocks end narrower than they are inside; in PFLD it is the end of the fifth, 28x28x64.
 
     Raises:
         PassError: The graph has no feature maps.
     """
     height = graph.inputs[0].results[0].shape[1] or 0
     inputs = {node.name for node in graph.inputs}
-    found = [
-        node.name
-        for node in graph.nodes
-        if node.name not in inputs
-        and len(node.results[0].shape) == 4
-        and REACH * (node.results[0].shape[1] or 0) >= height
-    ]
-    if not found:
+    best: tuple[int, int] | None = None
+    name = ""
+    for node in graph.nodes:
+        shape = node.results[0].shape
+        if node.name in inputs or len(shape) != 4 or REACH * (shape[1] or 0) < height:
+            continue
+        size = int(shape[1] or 0), int(shape[3] or 0)
+        if best is None or size <= best:
+            best, name = size, node.name
+    if best is None:
         raise PassError(
             "no feature map for the pose branch of the pfld loss",
             where=graph.name,
             hint="choose another loss",
         )
-    return found[-1]
+    return name
 
 
 def pose_branch(shape: tuple[int | None, ...]) -> Any:
@@ -44,7 +46,8 @@ def pose_branch(shape: tuple[int | None, ...]) -> Any:
     Args:
         shape: Of the feature map, with the batch.
 
-    Source: Guo et al., "PFLD", 2019 (arXiv:1902.10859), table 2, without batch norms.
+    Source: Guo et al., "PFLD", 2019 (arXiv:1902.10859), the auxiliary net, without batch
+        norms.
     """
     layers = keras.layers
 

@@ -11,7 +11,7 @@ import lmopt
 from lmopt import zoo
 from lmopt.data import load_dataset
 from lmopt.errors import InputError
-from lmopt.flow.training import TrainingRecipe
+from lmopt.flow.recipe import TrainingRecipe
 from tests.support.annotated import row, write_folder
 
 RECIPE = TrainingRecipe(epochs=1, folded_epochs=1, batch=4)
