@@ -39,6 +39,15 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="DETECTOR|FILE",
+        help="Who teaches passes that distill; default the detector itself, as it is in float.",
+        show_default=False,
+    ),
+]
 DetectorModelOption = Annotated[
     Path | None,
     typer.Option(

@@ -6,8 +6,9 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,11 @@ from lmopt.data.crop import (
 )
 from lmopt.data.dataset import Box, Dataset, Face
 from lmopt.data.picture import read_picture
+from lmopt.data.traits import seen_through, traits_of
 from lmopt.detector.contract import Contract
 from lmopt.errors import InputError
 
-Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+Batch = tuple[NDArray[Any], ...]
 
 _MIRROR = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])  # unit coordinates, left to right
 _PREFETCHED = 4
@@ -44,6 +46,7 @@ class AugmentPlan:
     Attributes:
         flip_probability: Of a mirrored face; without effect when the scheme has no mirror map.
         rotation_probability, rotation_sigma, rotation_limit: Normal, clipped; degrees.
+        rotation_step: Above 0: instead any multiple of it up to the limit, all equally likely.
         scale: Range of the factor on the crop's sides.
         shift_sigma: Of the crop's centre, as a part of its sides.
         box_sigma: Jitter of each side of the face's box, as a part of the box.
@@ -60,6 +63,7 @@ class AugmentPlan:
     rotation_probability: float = 0.8
     rotation_sigma: float = 14.0
     rotation_limit: float = 40.0
+    rotation_step: float = 0.0
     scale: tuple[float, float] = (0.9, 1.15)
     shift_sigma: float = 0.035
     box_sigma: float = 0.02
@@ -94,6 +98,34 @@ NO_AUGMENTATION = AugmentPlan(
 )
 
 
+THESIS_AUGMENTATION = replace(
+    NO_AUGMENTATION,
+    flip_probability=0.5,
+    rotation_probability=1.0,
+    rotation_limit=30.0,
+    rotation_step=5.0,
+    blur_probability=0.5,
+    blur_sigma=(0.1, 1.0),
+    cutout_probability=0.5,
+    cutout_side=(math.sqrt(0.2), math.sqrt(0.2)),
+)
+"""Mirror, rotations of -30 to 30 degrees in steps of 5, small blur, cutout of 20 % of the input.
+
+The thesis says how strong, not how often: the probabilities are guesses.
+
+Source: Haapamäki, master's thesis, Oulu 2020, training of PFLD.
+"""
+
+Augmentation = Literal["default", "thesis", "none"]
+
+AUGMENTATIONS: Mapping[Augmentation, AugmentPlan] = {
+    "default": AugmentPlan(),
+    "thesis": THESIS_AUGMENTATION,
+    "none": NO_AUGMENTATION,
+}
+"""Augmentations that a recipe can name."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Prepared:
     """A face with its picture shrunk and trimmed to what augmentation can reach."""
@@ -116,6 +148,7 @@ class TrainingFaces:
         plan: AugmentPlan | None = None,
         *,
         shares: Mapping[str, float] | None = None,
+        with_traits: bool = False,
         threads: int | None = None,
     ) -> None:
         """Reads all pictures.
@@ -127,16 +160,18 @@ class TrainingFaces:
                 plain crops.
             shares: Sources (say, with weaker labels) that fill this part of the batches instead
                 of counting like all others.
+            with_traits: Whether batches tell pose and rarity of their faces.
             threads: For reading; default one per core.
 
         Raises:
             InputError: No face or a test face is given, the scheme differs from the contract's,
-                a share is none, or a picture cannot be used.
+                a share is none, a picture cannot be used, or a pose is not known.
         """
         self.contract = contract
         self.plan = plan if plan is not None else AugmentPlan()
         _check(dataset, contract)
         self._pools = _pools(dataset, shares or {})
+        self._traits = traits_of(dataset) if with_traits else None
         with picture_threads(threads) as pool:
             self._faces = list(pool.map(self._prepare, dataset.faces))
 
@@ -152,7 +187,8 @@ class TrainingFaces:
 
         Shapes:
             uint8[batch, height, width, channels] and float32[batch, 2 * landmarks], encoded by
-            the contract.
+            the contract; with traits also float32[batch, 3], yaw, pitch and roll in radians as
+            the crop shows them, and float32[batch], the rarity of the face.
         """
         pool = picture_threads(1)
         ahead: deque[Future[Batch]] = deque()
@@ -170,10 +206,17 @@ class TrainingFaces:
         pixels = np.empty(shape, np.uint8)
         points = np.empty((batch, self.contract.scheme.count, 2))
         rng = np.random.default_rng([_AUGMENTATION, seed, index])
-        for slot, chosen in enumerate(self._chosen(batch, seed, index)):
-            crop = self.sample(chosen, rng)
+        chosen = self._chosen(batch, seed, index)
+        angles = np.empty((batch, 3), np.float32)
+        for slot, face in enumerate(chosen):
+            crop = self.sample(face, rng)
             pixels[slot], points[slot] = crop.pixels, crop.landmarks
-        return pixels, self.contract.encode(points)
+            if self._traits is not None:
+                angles[slot] = seen_through(self._traits.angles[face], crop.to_picture)
+        targets = self.contract.encode(points)
+        if self._traits is None:
+            return pixels, targets
+        return pixels, targets, angles, self._traits.rarity[chosen].astype(np.float32)
 
     def sample(self, index: int, rng: np.random.Generator) -> Crop:
         """Returns face `index`, varied by the plan."""
@@ -236,8 +279,13 @@ class TrainingFaces:
         y = frame.y + plan.shift_sigma * height * down
         angle = 0.0
         if rng.random() < plan.rotation_probability:
-            limit = plan.rotation_limit
-            angle = math.radians(min(max(rng.normal(0.0, plan.rotation_sigma), -limit), limit))
+            limit, step = plan.rotation_limit, plan.rotation_step
+            if step > 0:
+                steps = int(limit / step)
+                degrees = step * int(rng.integers(-steps, steps, endpoint=True))
+            else:
+                degrees = min(max(rng.normal(0.0, plan.rotation_sigma), -limit), limit)
+            angle = math.radians(degrees)
         cos, sin = math.cos(angle), math.sin(angle)
         a, b, c, d = cos * width, -sin * height, sin * width, cos * height
         return np.array([[a, b, x - (a + b) / 2], [c, d, y - (c + d) / 2]])

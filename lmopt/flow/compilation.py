@@ -10,7 +10,7 @@ from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
 from lmopt.files import require_writable, write_atomically
 from lmopt.flow.events import Listener, ignore
-from lmopt.flow.sources import Faces, as_detector, as_faces
+from lmopt.flow.sources import Faces, as_detector, as_faces, as_teacher
 from lmopt.flow.workbench import Workbench
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.manager import PassStep, Pipeline
@@ -77,6 +77,7 @@ def compile(
     out: str | Path | None = None,
     target: str | Path | None = None,
     seed: int = 0,
+    teacher: str | Path | Detector | None = None,
     verify_each: bool = False,
     cache: Path | None = None,
     listen: Listener = ignore,
@@ -91,6 +92,7 @@ def compile(
         out: Where to write the file; None keeps it in memory.
         target: Name or TOML path, for passes that ask for estimates.
         seed: Of everything random.
+        teacher: Whom passes that distill learn from; None is the detector as it is.
         verify_each: Check on drawn inputs what every pass promises to preserve.
         cache: Folder in which results of passes are kept between calls.
         listen: Receives progress events; those of finished passes carry the graph.
@@ -109,7 +111,15 @@ def compile(
     if path is not None:
         require_writable(path)
     faces = None if data is None else as_faces(data, source.require_contract(), listen)
-    with Workbench(source, faces, device, seed=seed, cache=cache, listen=listen) as bench:
+    with Workbench(
+        source,
+        faces,
+        device,
+        seed=seed,
+        teacher=as_teacher(teacher),
+        cache=cache,
+        listen=listen,
+    ) as bench:
         result = bench.run(pipeline, verify_each=verify_each)
         made = bench.file(result.graph)
     if path is not None:

@@ -21,7 +21,7 @@ from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.journal import Journal, key_of
 from lmopt.flow.request import OptimizeRequest
-from lmopt.flow.sources import kind_of_faces, load, load_faces
+from lmopt.flow.sources import as_teacher, kind_of_faces, load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.frontend.tflite import read
 from lmopt.latency import harness, host
@@ -66,7 +66,13 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
     listen(events.Started(detector.name, target.name, faces.name, len(pipelines)))
 
     with Workbench(
-        detector, faces, target, seed=request.seed, cache=out / "cache", listen=listen
+        detector,
+        faces,
+        target,
+        seed=request.seed,
+        teacher=as_teacher(request.teacher),
+        cache=out / "cache",
+        listen=listen,
     ) as bench:
         for pipeline in pipelines:
             pipeline.check(bench.context())
@@ -217,7 +223,7 @@ def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
 
 
 def _key(bench: Workbench, pipeline: Pipeline, seed: int) -> str:
-    detector, faces = bench.detector, bench.faces
+    detector, faces, teacher = bench.detector, bench.faces, bench.teacher
     return key_of(
         {
             "graph": detector.graph.digest(),
@@ -226,6 +232,7 @@ def _key(bench: Workbench, pipeline: Pipeline, seed: int) -> str:
             "data": "" if faces is None else faces.digest,
             "seed": str(seed),
             "code": code_digest(pipeline.passes),
+            **({} if teacher is None else {"teacher": teacher.graph.digest()}),
         }
     )
 

@@ -22,6 +22,7 @@ class OptimizeRequest:
         data: Annotated folders; none means rendered faces.
         passes: Pipeline texts; none means the target's own.
         contract: Contract TOML of a user's model.
+        teacher: Detector that passes learn from where they distill; None is the detector itself.
         budget_minutes: No new candidate is started after this long.
         max_nme_drop: Points of validation NME a candidate may lose against the baseline.
         max_latency_ms: Latency a candidate may have.
@@ -38,6 +39,7 @@ class OptimizeRequest:
     data: tuple[Path, ...] = ()
     passes: tuple[str, ...] = ()
     contract: Path | None = None
+    teacher: str | None = None
     budget_minutes: float | None = None
     max_nme_drop: float | None = None
     max_latency_ms: float | None = None

@@ -14,6 +14,7 @@ from lmopt.detector.detector import Detector
 from lmopt.detector.document import CONTRACT_KEY, contract_from_json, load_contract
 from lmopt.errors import InputError
 from lmopt.flow.events import Activity, Listener, Noted, ignore
+from lmopt.flow.folding import folded
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 RENDERED = {"train": 3000, "validation": 300, "test": 300}
@@ -71,6 +72,20 @@ def as_detector(source: str | Path | Detector, contract: Contract | Path | None)
     if not isinstance(source, Detector):
         return load(source, contract=contract)
     return source if contract is None else with_contract(source, contract)
+
+
+def as_teacher(source: str | Path | Detector | None) -> Detector | None:
+    """Returns a loaded detector to learn from, its batch norms folded; None for None.
+
+    Raises:
+        InputError: It has no weights or no contract.
+    """
+    if source is None:
+        return None
+    found = as_detector(source, None)
+    found.require_weights()
+    found.require_contract()
+    return found.with_graph(folded(found.graph))
 
 
 def as_faces(

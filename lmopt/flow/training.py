@@ -7,61 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from lmopt import zoo
+from lmopt.data.augment import AUGMENTATIONS
 from lmopt.data.dataset import Dataset
 from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
-from lmopt.errors import UsageError
 from lmopt.files import require_writable, write_atomically
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Activity, Listener, Noted, Training, ignore
 from lmopt.flow.folding import folded
-from lmopt.flow.sources import Faces, as_detector, as_faces
+from lmopt.flow.recipe import TrainingRecipe, recipe_for
+from lmopt.flow.sources import Faces, as_detector, as_faces, as_teacher
 from lmopt.flow.workbench import Workbench
 from lmopt.ir.graph import Graph
 from lmopt.latency import host
-from lmopt.pipeline.base import Loss, TrainingPlan
+from lmopt.pipeline.base import Teacher
 from lmopt.scoring.protocols import Score
 from lmopt.training.service import TrainingService
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """How `train` trains: first with batch norms, then folded, which is nearly twice as fast.
-
-    Attributes:
-        epochs: Passes over the training faces with batch norms.
-        folded_epochs: Further passes with the batch norms folded.
-        learning_rate: Peak rate of the first phase.
-        folded_learning_rate: Peak rate of the second phase.
-        batch: Faces per step.
-        loss: Loss on coordinates in input pixels.
-    """
-
-    epochs: float = 40.0
-    folded_epochs: float = 40.0
-    learning_rate: float = 3e-3
-    folded_learning_rate: float = 1e-3
-    batch: int = 64
-    loss: Loss = "wing"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "folded_epochs"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name):g}; wanted at least 0")
-        if self.epochs + self.folded_epochs == 0:
-            raise UsageError("nothing to train: both phases have 0 epochs")
-        if self.batch < 1 or self.learning_rate <= 0 or self.folded_learning_rate <= 0:
-            raise UsageError("batch and learning rates must be above 0")
-
-    def phase(self, *, folded: bool) -> TrainingPlan:
-        """Returns the plan of one phase."""
-        return TrainingPlan(
-            epochs=self.folded_epochs if folded else self.epochs,
-            learning_rate=self.folded_learning_rate if folded else self.learning_rate,
-            batch=self.batch,
-            loss=self.loss,
-            weight_average=0.998,
-        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +61,7 @@ def train(
     recipe: TrainingRecipe | None = None,
     contract: Contract | Path | None = None,
     out: str | Path | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     command: str = "",
     listen: Listener = ignore,
 ) -> TrainedDetector:
@@ -112,10 +73,10 @@ def train(
     Args:
         detector: Zoo name (`pfld-0.25@none` starts from nothing), Keras file or loaded detector.
         data: Annotated folders, or a dataset; None means the embedded rendered faces.
-        recipe: How to train.
+        recipe: How to train; None means the detector's own recipe.
         contract: Of a user's model.
         out: Folder for weights, note, .tflite and checkpoints; None means out/train-<detector>.
-        seed: Of weights, order and augmentation.
+        seed: Of weights, order and augmentation; None means the recipe's.
         command: The command line, for the note.
         listen: Receives progress events.
 
@@ -125,11 +86,12 @@ def train(
         PassError: The graph cannot be trained.
         BackendError: The training diverged, or its process ended.
     """
-    plan = recipe or TrainingRecipe()
     source = as_detector(detector, contract)
     rules = source.require_contract()
     family = source.name.partition("@")[0]
     is_zoo = family in zoo.DETECTORS
+    plan = recipe or recipe_for(source.name)
+    plan = plan if seed is None else replace(plan, seed=seed)
     stem = family if is_zoo else Path(source.name).stem
     folder = (Path(out) if out is not None else Path("out") / f"train-{stem}").resolve()
     weights, model = (folder / f"{stem}.{suffix}" for suffix in ("npz", "tflite"))
@@ -138,22 +100,32 @@ def train(
     for split in ("train", "validation"):
         faces.split(split)
 
-    graph = zoo.initialize(source.graph, seed)
+    graph = zoo.initialize(source.graph, plan.seed)
+    tutor = as_teacher(plan.teacher)
+    plans = plan.plans(
+        None
+        if tutor is None
+        else Teacher(tutor.graph, tutor.require_contract(), plan.teacher_weight)
+    )
     listen(Activity(f"training {source.name} on {len(faces.split('train'))} faces"))
     with (
         host.exclusive("training"),
-        TrainingService(faces, rules, on_progress=lambda p: listen(Training(p))) as service,
+        TrainingService(
+            faces,
+            rules,
+            augment=AUGMENTATIONS[plan.augmentation],
+            on_progress=lambda p: listen(Training(p)),
+        ) as service,
     ):
-        if plan.epochs:
-            listen(Noted("phase 1 of 2: with batch norms"))
+        for number, phase in enumerate(plans, 1):
+            last = number == len(plans)
+            graph = folded(graph) if last else graph
+            if not phase.epochs:
+                continue
+            norms = "batch norms folded" if last else "as built"
+            listen(Noted(f"phase {number} of {len(plans)}: {norms}, {phase.epochs:g} epochs"))
             graph = service.train(
-                graph, plan.phase(folded=False), seed=seed, checkpoint=folder / "phase1.npz"
-            )
-        graph = folded(graph)
-        if plan.folded_epochs:
-            listen(Noted("phase 2 of 2: batch norms folded"))
-            graph = service.train(
-                graph, plan.phase(folded=True), seed=seed + 1, checkpoint=folder / "phase2.npz"
+                graph, phase, seed=plan.seed + number - 1, checkpoint=folder / f"phase{number}.npz"
             )
     _write_weights(graph, weights)
     # What is scored and emitted are the weights as the archive holds them, in half precision.
@@ -166,7 +138,7 @@ def train(
         score = bench.score(data_bytes, "validation")
     write_atomically(model, data_bytes)
     note = weights.with_suffix(".md")
-    write_atomically(note, _note(source, faces, plan, seed, command, score).encode())
+    write_atomically(note, _note(source, faces, plan, command, score).encode())
     return TrainedDetector(made, weights, note, model, score)
 
 
@@ -183,7 +155,6 @@ def _note(
     source: Detector,
     faces: Dataset,
     recipe: TrainingRecipe,
-    seed: int,
     command: str,
     score: Score,
 ) -> str:
@@ -193,7 +164,7 @@ def _note(
         "Data": f"{faces.name}: {count} training faces, digest {faces.split('train').digest}",
         "Steps": f"{steps[0]} with batch norms, {steps[1]} folded, {recipe.batch} faces each",
         "Recipe": repr(recipe),
-        "Seed": str(seed),
+        "Seed": str(recipe.seed),
         "Command": f"`{command}`" if command else "lmopt.train(...)",
         "Validation NME": f"{score.nme_percent:.3f} % ({score.normaliser}, {score.crop}, "
         f"{score.faces} faces)",

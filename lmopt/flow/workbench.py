@@ -53,6 +53,7 @@ class Workbench:
         target: Target | None,
         *,
         seed: int = 0,
+        teacher: Detector | None = None,
         cache: Path | None = None,
         listen: Listener = ignore,
         threads: int = 2,
@@ -64,6 +65,7 @@ class Workbench:
             faces: All splits, or None to run passes that need none.
             target: For estimates, or None.
             seed: Of everything random.
+            teacher: Whom passes that distill learn from; None is the detector itself.
             cache: Folder of the prefix cache, or None for none.
             listen: Receives events.
             threads: CPU threads for calibration and scoring.
@@ -71,6 +73,7 @@ class Workbench:
         self.detector = detector
         self.faces = faces
         self.target = target
+        self.teacher = teacher
         self._seed = seed
         self._cache = None if cache is None else PipelineCache(cache)
         self._listen = listen
@@ -121,8 +124,13 @@ class Workbench:
             services[Need.SCORER] = GraphScorer(self.protocol("validation"))
         if self.target is not None:
             services[Need.COST] = TargetCost(self.target)
+        teacher = self.teacher
         return PassContext(
-            seed=self._seed, target=self.target, contract=contract, services=services
+            seed=self._seed,
+            target=self.target,
+            contract=contract,
+            services=services,
+            tutor=None if teacher is None else (teacher.graph, teacher.require_contract()),
         )
 
     def run(self, pipeline: Pipeline, *, verify_each: bool = False) -> PipelineResult:

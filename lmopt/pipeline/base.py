@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 
 from lmopt.detector.contract import Contract
-from lmopt.errors import PassError
+from lmopt.errors import PassError, UsageError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
 from lmopt.target.profile import Target
@@ -36,9 +36,32 @@ class Need(StrEnum):
     CONTRACT = "contract"
 
 
-Loss = Literal["l1", "l2", "smooth-l1", "wing"]
+Loss = Literal["l1", "l2", "smooth-l1", "wing", "rmse", "heatmap-mse", "adaptive-wing", "pfld"]
 Observer = Literal["min-max", "percentile", "mse"]
 Progress = Callable[["TrainingProgress"], None]
+
+
+@dataclass(frozen=True, repr=False)
+class Teacher:
+    """A trained detector whose answers on the same crops a student learns from.
+
+    Attributes:
+        graph: Float, with weights.
+        contract: What it eats and gives: the student's crop rule and landmarks; size, colour and
+            encoding may differ.
+        weight: Part of the loss that goes to the teacher's answers, the rest to the annotations.
+    """
+
+    graph: Graph
+    contract: Contract
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise UsageError(f"the teacher's weight is {self.weight:g}, wanted above 0 and up to 1")
+
+    def __repr__(self) -> str:
+        return f"Teacher({self.graph.digest()}, {self.contract!r}, {self.weight:g})"
 
 
 @dataclass(frozen=True)
@@ -49,9 +72,15 @@ class TrainingPlan:
         epochs: Passes over the training faces (may be a fraction).
         learning_rate: Peak rate of Adam; cosine decay to 0 after `warmup_steps`.
         batch: Faces per step.
-        loss: Loss on coordinates in input pixels.
+        loss: Loss on coordinates in input pixels, on heatmaps, or PFLD's with its pose branch.
         weight_average: Decay of the running mean of weights that is kept; 0 keeps the last.
         augment: Whether faces are augmented.
+        teacher: A detector to learn from besides the annotations.
+        frozen: Nodes that stay as they are, batch statistics included; `stage1_*` means all that
+            begin so.
+        answer: Node that is to give the landmarks (or the heatmaps); None means the contract's
+            output (or the last value that has the shape of heatmaps). Only what leads to it trains.
+        heatmap_sigma: Width of the Gaussian at a landmark, in cells of the heatmap.
     """
 
     epochs: float
@@ -61,6 +90,10 @@ class TrainingPlan:
     warmup_steps: int = 50
     weight_average: float = 0.99
     augment: bool = True
+    teacher: Teacher | None = None
+    frozen: tuple[str, ...] = ()
+    answer: str | None = None
+    heatmap_sigma: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -159,20 +192,37 @@ class CostModel(Protocol):
         ...
 
 
+TUTOR = "tutor"
+"""What a pass reads that distills, beside the seed and the services."""
+
+
 @dataclass
 class PassContext:
-    """What a pass may read besides its graph; every reading is recorded for the cache key."""
+    """What a pass may read besides its graph; every reading is recorded for the cache key.
+
+    Attributes:
+        seed: Of everything random.
+        target: What is optimized for, or None.
+        contract: Of the detector, or None.
+        services: Present services.
+        reads: What was read so far.
+        tutor: Detector to learn from, its graph and contract; None takes the graph that enters
+            the pipeline.
+    """
 
     seed: int = 0
     target: Target | None = None
     contract: Contract | None = None
     services: Mapping[Need, object] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
+    tutor: tuple[Graph, Contract] | None = None
 
     def current(self, key: str) -> str:
         """Returns what a pass that reads `key` depends on; empty when there is nothing to read."""
         if key == "seed":
             return str(self.seed)
+        if key == TUTOR:
+            return "" if self.tutor is None else f"{self.tutor[0].digest()} {self.tutor[1]!r}"
         if key == Need.CONTRACT:
             return "" if self.contract is None else repr(self.contract)
         return str(getattr(self.services.get(Need(key)), "digest", ""))
@@ -213,6 +263,19 @@ class PassContext:
     def cost(self) -> CostModel:
         """Returns the cost model, or raises PassError."""
         return self._service(Need.COST)  # type: ignore[return-value]
+
+    def teacher(self, weight: float) -> Teacher | None:
+        """Returns the teacher of a pass whose `distill` is `weight`; None for 0.
+
+        Raises:
+            PassError: There is nobody to learn from.
+        """
+        if weight == 0:
+            return None
+        if self.tutor is None:
+            raise PassError("nobody to distill from", hint=NEED_HINTS[Need.CONTRACT])
+        self.reads[TUTOR] = self.current(TUTOR)
+        return Teacher(*self.tutor, weight)
 
     def require_contract(self) -> Contract:
         """Returns the detector contract, or raises PassError."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from lmopt.errors import InputError
 from lmopt.ir.graph import Graph
 from lmopt.ir.store import load_graph, save_graph
-from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
+from lmopt.pipeline.base import TUTOR, Need, Pass, PassContext, PassResult
 from lmopt.pipeline.spec import print_pass
 
 _VERSIONED = ("numpy", "tensorflow", "tf_keras", "tensorflow-model-optimization")
@@ -90,7 +90,7 @@ def code_digest(passes: Iterable[Pass]) -> str:
 
 
 def _current(ctx: PassContext, key: str) -> str | None:
-    return ctx.current(key) if key == "seed" or key in set(Need) else None
+    return ctx.current(key) if key in {"seed", TUTOR, *Need} else None
 
 
 def _hash(text: str) -> str:

@@ -135,6 +135,8 @@ class Pipeline:
             LmoptError: A need is missing, a pass failed, or it broke its promise.
         """
         self.check(ctx)
+        if ctx.tutor is None and ctx.contract is not None:
+            ctx = replace(ctx, tutor=(graph, ctx.contract))  # `reads` stays the caller's
         steps: list[PassStep] = []
         for index, item in enumerate(self.passes):
             event = PassEvent("started", index, len(self.passes), print_pass(item))

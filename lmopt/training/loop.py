@@ -19,14 +19,14 @@ from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Progress, TrainingPlan, TrainingProgress
 from lmopt.training.backend import keras, tf
 from lmopt.training.checkpoint import load_checkpoint, save_checkpoint
-from lmopt.training.losses import LOSSES, pixels_per_unit
-from lmopt.training.lower import Lowered, lower, read_back
+from lmopt.training.lower import Lowered, freeze, lower, read_back
+from lmopt.training.objective import Objective, objective_of
 
 GRADIENT_NORM = 20.0
 PROGRESS_S = 1.0
 CHECKPOINT_S = 30.0
 
-Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+Batch = tuple[NDArray[Any], ...]
 
 
 class Faces(Protocol):
@@ -37,7 +37,11 @@ class Faces(Protocol):
         ...
 
     def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Returns batches from number `start` on: crops as bytes, and targets as encoded."""
+        """Returns batches from number `start` on.
+
+        A batch is crops as bytes and targets as encoded, and for a loss that weights faces also
+        their pose angles in radians, [faces, 3], and their rarities, [faces].
+        """
         ...
 
 
@@ -105,18 +109,18 @@ def train(
     """
     _check(lowered, course)
     keras.utils.set_random_seed(course.seed % 2**31)
-    state = _State(lowered, course, extra)
+    freeze(lowered, course.plan.frozen)
+    objective = objective_of(lowered.graph, course.plan, course.contract)
+    state = _State(lowered, course, objective, extra)
     start = state.resume()
-    step_function = _step_function(lowered, course, state)
+    step_function = _step_function(course, objective, state)
     batches = course.faces.batches(course.plan.batch, course.seed, start)
     meter = _Meter(course, start)
     saved_at = time.monotonic()
     for step in range(start, course.steps):
-        pixels, targets = next(batches)
         decay = min(course.plan.weight_average, (step + 1) / (step + 10))
-        loss = float(
-            step_function(pixels, targets, np.float32(course.rate(step)), np.float32(decay))
-        )
+        rate = np.float32(course.rate(step))
+        loss = float(step_function(rate, np.float32(decay), *next(batches)))
         if not math.isfinite(loss):
             raise BackendError(
                 f"the loss became {loss} in step {step + 1} of {course.steps}",
@@ -134,13 +138,16 @@ def train(
 
 
 class _State:
-    """Everything a step changes: weights, moments, averages."""
+    """Everything a step changes: weights, moments, averages, what belongs to the objective."""
 
-    def __init__(self, lowered: Lowered, course: Course, extra: Sequence[Any]) -> None:
-        self.weights = lowered.model.weights
-        self.trainable = lowered.model.trainable_variables
-        if not self.trainable:
+    def __init__(
+        self, lowered: Lowered, course: Course, objective: Objective, extra: Sequence[Any]
+    ) -> None:
+        self.model = lowered.leading_to(objective.reads)
+        self.weights = self.model.weights
+        if not self.model.trainable_variables:
             raise PassError("the graph has no weights to train", where=lowered.graph.name)
+        self.trainable = [*self.model.trainable_variables, *objective.variables]
         self.averages = (
             [tf.Variable(w, trainable=False) for w in self.weights]
             if course.plan.weight_average
@@ -149,7 +156,13 @@ class _State:
         self.optimizer = keras.optimizers.Adam(course.plan.learning_rate)
         self.optimizer.build(self.trainable)
         self._course = course
-        self._all = [*self.weights, *self.averages, *self.optimizer.variables, *extra]
+        self._all = [
+            *self.weights,
+            *self.averages,
+            *self.optimizer.variables,
+            *extra,
+            *objective.variables,
+        ]
         self._fingerprint = _fingerprint(lowered, course)
 
     def resume(self) -> int:
@@ -172,28 +185,36 @@ class _State:
             weight.assign(average)
 
 
-def _step_function(lowered: Lowered, course: Course, state: _State) -> Callable[..., Any]:
+def _step_function(course: Course, objective: Objective, state: _State) -> Callable[..., Any]:
     contract = course.contract
-    feed = lowered.graph.inputs[0].name
     mean, std = (tf.constant(values, tf.float32) for values in (contract.mean, contract.std))
-    scale = tf.constant(pixels_per_unit(contract))
-    loss_of = LOSSES[course.plan.loss]
     image = [None, contract.height, contract.width, contract.channels]
+    traits = [tf.TensorSpec([None, 3], tf.float32), tf.TensorSpec([None], tf.float32)]
 
     @tf.function(
         input_signature=[
+            tf.TensorSpec([], tf.float32),
+            tf.TensorSpec([], tf.float32),
             tf.TensorSpec(image, tf.uint8),
             tf.TensorSpec([None, 2 * contract.scheme.count], tf.float32),
-            tf.TensorSpec([], tf.float32),
-            tf.TensorSpec([], tf.float32),
-        ]
+            *(traits if objective.with_traits else ()),
+        ],
+        autograph=False,
     )  # type: ignore[untyped-decorator, unused-ignore]
-    def step(pixels: Any, targets: Any, rate: Any, decay: Any) -> Any:
-        images = (tf.cast(pixels, tf.float32) - mean) / std
+    def step(rate: Any, decay: Any, pixels: Any, targets: Any, *traits: Any) -> Any:
+        pixels = tf.cast(pixels, tf.float32)
         with tf.GradientTape() as tape:
-            answer = lowered.run({feed: images}, training=True)[contract.output]
-            loss = loss_of((tf.reshape(answer, tf.shape(targets)) - targets) * scale)
+            values = state.model([(pixels - mean) / std], training=True)
+            loss = objective(values, pixels, targets, *traits)
         gradients = tape.gradient(loss, state.trainable)
+        if all(gradient is None for gradient in gradients):
+            raise PassError(
+                f"the {course.plan.loss} loss says nothing about any weight: no gradient passes "
+                "between the answer and the first of them",
+                where=", ".join(f"%{name}" for name in objective.reads),
+                hint="train a detector that reads landmarks from heatmaps on heatmap-mse or "
+                "adaptive-wing",
+            )
         gradients, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
         state.optimizer.learning_rate.assign(rate)
         state.optimizer.apply_gradients(zip(gradients, state.trainable, strict=True))
@@ -245,21 +266,6 @@ def _check(lowered: Lowered, course: Course) -> None:
         raise PassError(
             f"input of {list(got)}, but the contract gives crops of {list(wanted)}",
             where=f"%{graph.inputs[0].name}",
-            hint="give the contract that belongs to this model",
-        )
-    outputs = dict(graph.outputs)
-    if contract.output not in outputs:
-        raise PassError(
-            f"no output '{contract.output}' (there are {sorted(outputs)})",
-            where=graph.name,
-            hint="give the contract that belongs to this model",
-        )
-    elements = graph.type(outputs[contract.output]).elements
-    if elements != 2 * contract.scheme.count:
-        raise PassError(
-            f"output of {elements} numbers, wanted {2 * contract.scheme.count} for "
-            f"{contract.scheme.count} landmarks",
-            where=f"output {contract.output}",
             hint="give the contract that belongs to this model",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ class NodeLayer(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         """Returns the node's result."""
         operands = inputs if isinstance(inputs, list | tuple) else [inputs]
-        return self.compute(operands, self.parameters, bool(training))
+        return self.compute(operands, self.parameters, bool(training and self.trainable))
 
     def compute(
         self, operands: Sequence[Tensor], weights: Mapping[str, Any], training: bool
@@ -241,6 +242,10 @@ class Lowered:
         """Returns the outputs by name."""
         feeds = [inputs[node.name] for node in self.graph.inputs]
         return dict(self.model(feeds, training=training))
+
+    def leading_to(self, nodes: Sequence[str]) -> Any:
+        """Returns the part of the model that gives the values of `nodes`, by name."""
+        return keras.Model(self.model.inputs, {name: self.layers[name].output for name in nodes})
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Returns the present weights by `node/parameter`."""
@@ -281,6 +286,24 @@ def lower(graph: Graph, make_layer: MakeLayer = NodeLayer) -> Lowered:
     outputs = {name: tensors[value.node] for name, value in graph.outputs}
     model = keras.Model([*feeds.values()], outputs)
     return Lowered(graph, model, layers)
+
+
+def freeze(lowered: Lowered, patterns: Sequence[str]) -> None:
+    """Keeps the weights and statistics of nodes as they are, `*` standing for any characters.
+
+    Raises:
+        PassError: A pattern fits no node.
+    """
+    for pattern in patterns:
+        names = fnmatch.filter(lowered.layers, pattern)
+        if not names:
+            raise PassError(
+                f"no node fits '{pattern}', which is to stay frozen",
+                where=lowered.graph.name,
+                hint=f"nodes are called {', '.join([*lowered.layers][:6])}, ...",
+            )
+        for name in names:
+            lowered.layers[name].trainable = False
 
 
 def read_back(graph: Graph, lowered: Lowered) -> Graph:

@@ -33,6 +33,7 @@ from lmopt.training.weights import require_trainable, with_arrays
 
 STDERR_TAIL = 2000
 
+TUNABLES = "GLIBC_TUNABLES"
 ENVIRONMENT: Mapping[str, str] = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_USE_LEGACY_KERAS": "1",
@@ -40,7 +41,7 @@ ENVIRONMENT: Mapping[str, str] = {
     # TensorFlow frees and maps its large buffers anew in every step, and the kernel then clears
     # the pages again: one arena of huge pages that is never given back brought system time from
     # 40 % to 3 %.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    TUNABLES: "glibc.malloc.hugetlb=1",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
@@ -66,6 +67,7 @@ class TrainingService:
         augment: AugmentPlan | None = None,
         shares: Mapping[str, float] | None = None,
         on_progress: Progress | None = None,
+        environment: Mapping[str, str] = ENVIRONMENT,
     ) -> None:
         """Prepares nothing but a digest; pictures are read by the process.
 
@@ -75,6 +77,7 @@ class TrainingService:
             augment: How they are varied; default the plan that trained well.
             shares: Part of the batches that sources with weaker labels fill, by source name.
             on_progress: Called about once a second while a training runs.
+            environment: Variables of the process besides those of this one.
 
         Raises:
             InputError: There are no training faces.
@@ -84,6 +87,7 @@ class TrainingService:
         text = f"{faces.digest} {contract!r} {plan!r} {sorted((shares or {}).items())}"
         self.digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         self.on_progress = on_progress
+        self._environment = environment
         self._setup = Setup(faces, contract, plan, dict(shares or {}), self.digest)
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
@@ -168,9 +172,10 @@ class TrainingService:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        environment = {**os.environ, **ENVIRONMENT}
-        if theirs := os.environ.get("GLIBC_TUNABLES"):
-            environment["GLIBC_TUNABLES"] = f"{theirs}:{ENVIRONMENT['GLIBC_TUNABLES']}"
+        environment = {**os.environ, **self._environment}
+        theirs, ours = (each.get(TUNABLES) for each in (os.environ, self._environment))
+        if theirs and ours:
+            environment[TUNABLES] = f"{theirs}:{ours}"
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lmopt.training.worker"],

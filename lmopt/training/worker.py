@@ -57,15 +57,20 @@ def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], 
     from lmopt.data.augment import NO_AUGMENTATION, TrainingFaces
     from lmopt.training.loop import Course, fit
 
-    faces: dict[bool, TrainingFaces] = {}
+    faces: dict[tuple[bool, bool], TrainingFaces] = {}
 
     def perform(job: Job) -> Trained:
-        augment = job.plan.augment
-        if augment not in faces:
-            plan = setup.augment if augment else NO_AUGMENTATION
-            faces[augment] = TrainingFaces(setup.dataset, setup.contract, plan, shares=setup.shares)
+        wanted = augment, with_traits = job.plan.augment, job.plan.loss == "pfld"
+        if wanted not in faces:
+            faces[wanted] = TrainingFaces(
+                setup.dataset,
+                setup.contract,
+                setup.augment if augment else NO_AUGMENTATION,
+                shares=setup.shares,
+                with_traits=with_traits,
+            )
         course = Course(
-            faces[augment],
+            faces[wanted],
             setup.contract,
             job.plan,
             job.seed,

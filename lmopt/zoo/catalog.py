@@ -16,6 +16,8 @@ from lmopt.zoo import pfld, pooled
 from lmopt.zoo.archive import Arrays, read_archive, with_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
+RECIPES = Path(__file__).parent / "recipes"
+"""How each is trained, one `NAME.toml` per detector; see `lmopt.flow.recipe`."""
 DEFAULT_WEIGHTS = "synthetic"
 NO_WEIGHTS = "none"
 

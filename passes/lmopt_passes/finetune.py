@@ -11,6 +11,12 @@ from lmopt.pipeline.base import Loss, Need, Pass, PassContext, PassResult, Train
 from lmopt.pipeline.precondition import require_float, require_weights
 
 
+def check_distill(weight: float) -> None:
+    """Raises UsageError unless `weight` is a part of the loss."""
+    if not 0 <= weight <= 1:
+        raise UsageError(f"distill is {weight:g}, wanted 0 to 1")
+
+
 @dataclass(frozen=True)
 class Finetune(Pass):
     """Trains the float weights on the run's training faces; the structure stays.
@@ -19,7 +25,9 @@ class Finetune(Pass):
         epochs: Passes over the training faces (may be a fraction).
         learning_rate: Peak rate of Adam, cosine decay to 0.
         batch: Faces per step.
-        loss: Coordinate loss in input pixels.
+        loss: Coordinate loss in input pixels, or another that fits the graph.
+        distill: Part of the loss (0 to 1) that goes to what a teacher says about the same crops:
+            the detector as it entered the pipeline, or the one given with --teacher.
     """
 
     name: ClassVar[str] = "finetune"
@@ -28,8 +36,10 @@ class Finetune(Pass):
     learning_rate: float = 1e-3
     batch: int = 32
     loss: Loss = "wing"
+    distill: float = 0.0
 
     def __post_init__(self) -> None:
+        check_distill(self.distill)
         for option, value in (("epochs", self.epochs), ("learning-rate", self.learning_rate)):
             if not value > 0:
                 raise UsageError(f"{option} is {value}, wanted above 0")
@@ -40,8 +50,13 @@ class Finetune(Pass):
         require_float(graph, self.name)
         require_weights(graph, self.name)
         plan = TrainingPlan(
-            epochs=self.epochs, learning_rate=self.learning_rate, batch=self.batch, loss=self.loss
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch=self.batch,
+            loss=self.loss,
+            teacher=ctx.teacher(self.distill),
         )
         seed = ctx.derive_seed(f"{self.name}/{graph.digest()}")
         result = ctx.trainer.finetune(graph, plan, seed=seed)
-        return PassResult(result, True, (f"{self.epochs:g} epochs of {self.loss} loss",))
+        taught = f", {self.distill:.0%} of it a teacher's" if self.distill else ""
+        return PassResult(result, True, (f"{self.epochs:g} epochs of {self.loss} loss{taught}",))

@@ -16,6 +16,7 @@ from lmopt.pipeline.base import (
     TrainingPlan,
 )
 from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
+from lmopt_passes.finetune import check_distill
 from lmopt_passes.quantize_int8 import INT8, UINT8
 
 
@@ -33,6 +34,8 @@ class Qat(Pass):
         faces: Calibration faces.
         input: Element type of the inputs.
         output: Element type of the outputs.
+        distill: Part of the loss (0 to 1) that goes to what a teacher says about the same crops:
+            the detector as it entered the pipeline, or the one given with --teacher.
 
     Source: Jacob et al., CVPR 2018, section 3.
     """
@@ -48,6 +51,10 @@ class Qat(Pass):
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
+    distill: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_distill(self.distill)
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         check_quantizable(graph)
@@ -57,7 +64,11 @@ class Qat(Pass):
             graph, owners, self.observer, faces=self.faces, storage=scheme.storage
         )
         plan = TrainingPlan(
-            epochs=self.epochs, learning_rate=self.learning_rate, batch=self.batch, loss=self.loss
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch=self.batch,
+            loss=self.loss,
+            teacher=ctx.teacher(self.distill),
         )
         trained, ranges = ctx.trainer.quantization_aware(
             graph, start, scheme, plan, seed=ctx.derive_seed(f"{self.name}/{graph.digest()}")

@@ -112,7 +112,7 @@ def _other(cls: type[Pass], field: str) -> object:
     if isinstance(default, int):
         return default + 1
     if isinstance(default, float):
-        return default / 2
+        return default / 2 or 0.5
     if option.type == "str":
         return "another name"
     choices = [choice for choice in option.type.split("|") if choice != str(default)]

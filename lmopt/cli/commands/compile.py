@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmopt.cli.options import ContractOption, DataOption, JsonOption, SeedOption, SourceArgument
+from lmopt.cli.options import (
+    ContractOption,
+    DataOption,
+    JsonOption,
+    SeedOption,
+    SourceArgument,
+    TeacherOption,
+)
 from lmopt.cli.terminal import ProgressView, note, print_json
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ def compile(
     ],
     data: DataOption = None,
     contract: ContractOption = None,
+    teacher: TeacherOption = None,
     target: Annotated[
         str | None,
         typer.Option("--target", help="For passes that ask for estimates.", show_default=False),
@@ -66,6 +74,7 @@ def compile(
             pipeline,
             data=data or None,
             contract=contract,
+            teacher=teacher,
             out=out,
             target=target,
             seed=seed,

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmopt.cli.options import ContractOption, DataOption, JsonOption, SeedOption
+from lmopt.cli.options import (
+    ContractOption,
+    DataOption,
+    JsonOption,
+    SeedOption,
+    TeacherOption,
+)
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 
 if TYPE_CHECKING:
@@ -41,6 +47,7 @@ def optimize(
         ),
     ] = None,
     contract: ContractOption = None,
+    teacher: TeacherOption = None,
     budget: Annotated[
         float | None,
         typer.Option("--budget", metavar="MINUTES", help="No new candidate is begun after this."),
@@ -84,6 +91,7 @@ def optimize(
         data=tuple(data or ()),
         passes=tuple(passes or ()),
         contract=contract,
+        teacher=teacher,
         budget_minutes=budget,
         max_nme_drop=max_nme_drop,
         max_latency_ms=max_latency,

@@ -9,29 +9,59 @@ from typing import Annotated
 
 import typer
 
-from lmopt.cli.options import ContractOption, DataOption, JsonOption, SeedOption, SourceArgument
+from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
 from lmopt.cli.terminal import ProgressView, note, print_json
 
 
 def train(
     detector: SourceArgument,
     data: DataOption = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE.toml",
+            help="How to train; default the detector's own recipe. The options below win over it.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
-        float, typer.Option("--epochs", help="Passes over the faces with batch norms.")
-    ] = 40.0,
+        float | None, typer.Option("--epochs", help="Passes over the faces with batch norms.")
+    ] = None,
     folded_epochs: Annotated[
-        float, typer.Option("--folded-epochs", help="Further passes, batch norms folded.")
-    ] = 40.0,
+        float | None, typer.Option("--folded-epochs", help="Further passes, batch norms folded.")
+    ] = None,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Peak rate of the first phase.")
-    ] = 3e-3,
+        float | None, typer.Option("--learning-rate", help="Peak rate of the first phase.")
+    ] = None,
     folded_learning_rate: Annotated[
-        float, typer.Option("--folded-learning-rate", help="Peak rate of the second phase.")
-    ] = 1e-3,
-    batch: Annotated[int, typer.Option("--batch", help="Faces per step.")] = 64,
-    loss: Annotated[str, typer.Option("--loss", help="l1, l2, smooth-l1 or wing.")] = "wing",
+        float | None, typer.Option("--folded-learning-rate", help="Peak rate of the second phase.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Faces per step.")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            help="l1, l2, smooth-l1, wing, rmse, pfld; on heatmaps heatmap-mse, adaptive-wing.",
+        ),
+    ] = None,
+    augmentation: Annotated[
+        str | None, typer.Option("--augmentation", help="default, thesis or none.")
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="DETECTOR|FILE",
+            help="Detector with weights whose answers join the loss.",
+        ),
+    ] = None,
+    teacher_weight: Annotated[
+        float | None,
+        typer.Option("--teacher-weight", help="Part of the loss that goes to them, 0 to 1."),
+    ] = None,
     contract: ContractOption = None,
-    seed: SeedOption = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Default out/train-DETECTOR."),
@@ -39,33 +69,36 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train a detector on faces; the same command again resumes an interrupted training."""
-    from typing import get_args
+    from dataclasses import replace
+    from typing import Any
 
     import lmopt
-    from lmopt.errors import UsageError
-    from lmopt.flow.training import TrainingRecipe
-    from lmopt.pipeline.base import Loss
+    from lmopt.data.augment import AUGMENTATIONS
+    from lmopt.flow.recipe import LOSSES, load_recipe, recipe_for
 
-    if loss not in get_args(Loss):
-        raise UsageError(
-            f"no loss '{loss}'", where="--loss", hint=f"choose {', '.join(get_args(Loss))}"
-        )
-    recipe = TrainingRecipe(
-        epochs=epochs,
-        folded_epochs=folded_epochs,
-        learning_rate=learning_rate,
-        folded_learning_rate=folded_learning_rate,
-        batch=batch,
-        loss=loss,  # type: ignore[arg-type]  # checked above
-    )
+    _require_choice("--loss", loss, LOSSES)
+    _require_choice("--augmentation", augmentation, tuple(AUGMENTATIONS))
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "folded_epochs": folded_epochs,
+        "learning_rate": learning_rate,
+        "folded_learning_rate": folded_learning_rate,
+        "batch": batch,
+        "loss": loss,
+        "augmentation": augmentation,
+        "teacher": teacher,
+        "teacher_weight": teacher_weight,
+        "seed": seed,
+    }
+    chosen = load_recipe(recipe) if recipe is not None else recipe_for(detector)
+    chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     with ProgressView() as view:
         made = lmopt.train(
             detector,
             data,
-            recipe=recipe,
+            recipe=chosen,
             contract=contract,
             out=out,
-            seed=seed,
             command=shlex.join(["lmopt", *sys.argv[1:]]),
             listen=view,
         )
@@ -77,3 +110,14 @@ def train(
         typer.echo(f"wrote {path}")
     faces = "".join(f" --data {path}" for path in data or [])
     note(f"next: lmopt optimize {made.detector.name} --target host{faces}")
+
+
+def _require_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    from lmopt.errors import UsageError
+
+    if value is not None and value not in choices:
+        raise UsageError(
+            f"no {option.removeprefix('--')} '{value}'",
+            where=option,
+            hint=f"choose {', '.join(choices)}",
+        )

@@ -1,9 +1,11 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmopt.data import SourceSummary, load_dataset, summary
+from lmopt.data.dataset import Face
 from lmopt.data.load import READERS, source_name
 from lmopt.detector import IBUG_68, LandmarkScheme
 from lmopt.errors import InputError
@@ -231,3 +233,13 @@ def test_real_faces_are_counted_and_shaped_as_documented():
     assert mean[27, 1] < mean[30, 1] < mean[57, 1] < mean[8, 1]
     # A mirrored mean face is nearly itself.
     assert np.abs(mean[list(IBUG_68.mirror)] * [-1, 1] - mean).max() < 0.03
+
+
+def test_faces_with_labels_travel_between_processes() -> None:
+    face = Face(
+        "a/0", "a", Path("0.png"), np.zeros((2, 2)), None, "0", "train", "a:1", {"pose": 1.0}
+    )
+    again = pickle.loads(pickle.dumps(face))
+    assert (again.id, again.where, again.labels) == ("a/0", "a:1", {"pose": 1.0})
+    bare = Face("a/0", "a", Path("0.png"), np.zeros((2, 2)), None, "0", "train", "a:1")
+    assert pickle.loads(pickle.dumps(bare)).labels == {}

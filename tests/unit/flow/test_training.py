@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import lmopt
 from lmopt import zoo
 from lmopt.data import load_dataset
 from lmopt.errors import InputError
-from lmopt.flow.training import TrainingRecipe
+from lmopt.flow.folding import folded
+from lmopt.flow.recipe import TrainingRecipe
 from tests.support.annotated import row, write_folder
 
 RECIPE = TrainingRecipe(epochs=1, folded_epochs=1, batch=4)
@@ -54,3 +56,14 @@ def test_trained_weights_load_again_and_a_second_call_takes_the_checkpoints(
         "pfld-0.25@none", folder, recipe=RECIPE, out=out, seed=3, listen=told.append
     )
     assert second.score.digest == made.score.digest
+
+
+@pytest.mark.slow
+def test_a_teacher_and_the_pfld_loss_leave_an_ordinary_detector(tmp_path: Path) -> None:
+    folder = faces(tmp_path / "faces")
+    recipe = replace(RECIPE, epochs=0, loss="pfld", teacher="pfld-0.25@300w")
+    made = lmopt.train("pfld-0.25@none", folder, recipe=recipe, out=tmp_path / "out", seed=3)
+    start = folded(zoo.initialize(zoo.load("pfld-0.25@none").graph, 3)).weights()
+    assert set(made.detector.graph.weights()) == set(start)
+    assert made.detector.graph.weights() != start
+    assert "teacher='pfld-0.25@300w'" in made.note.read_text()

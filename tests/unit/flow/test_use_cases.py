@@ -20,8 +20,8 @@ from lmopt.detector.scheme import LandmarkScheme, scheme_for
 from lmopt.errors import InputError, UsageError
 from lmopt.files import require_writable, write_atomically
 from lmopt.flow import events, inspection
+from lmopt.flow.recipe import TrainingRecipe
 from lmopt.flow.sources import as_faces, is_rendered, kind_of_faces
-from lmopt.flow.training import TrainingRecipe
 from lmopt.target.catalog import load_target
 from tests.support.annotated import FIVE_POINTS, row, write_folder
 from tests.support.constant_detector import constant_detector
