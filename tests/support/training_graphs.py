@@ -14,27 +14,39 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
+    Abs,
     Add,
     AvgPool2D,
     BatchNorm,
     Concat,
     Constant,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     DepthwiseConv2D,
+    Div,
+    Exp,
     HardSwish,
     LeakyRelu,
     MaxPool2D,
+    Maximum,
     Mean,
+    Minimum,
+    MirrorPad,
     Mul,
-    Pad,
     PRelu,
+    Pad,
     Relu,
     Relu6,
     Reshape,
     Sigmoid,
+    Slice,
+    Softmax,
+    Square,
     Sub,
+    Sum,
     Tanh,
+    Transpose,
 )
 from lmopt.ir.types import Weight
 
@@ -80,6 +92,18 @@ UNARY: dict[str, Op] = {
     "mean_keepdims": Mean(keepdims=True),
     "reshape": Reshape((9, -1)),
     "pad": Pad(1, 0, 2, 3),
+    "conv_transpose": Conv2DTranspose(5, activation="relu"),
+    "conv_transpose_even": Conv2DTranspose(4, (4, 2), (2, 1), use_bias=False),
+    "conv_transpose_valid": Conv2DTranspose(4, (2, 3), (3, 2), "valid"),
+    "softmax": Softmax(),
+    "exp": Exp(),
+    "square": Square(),
+    "abs": Abs(),
+    "slice": Slice((1, 0, 2), (6, -1, 3), (1, 2, 1)),
+    "transpose": Transpose((0, 3, 1, 2)),
+    "mirror_pad": MirrorPad(1, 2, 0, 3),
+    "mirror_pad_symmetric": MirrorPad(1, 1, 1, 1, "symmetric"),
+    "sum": Sum((1, 3)),
 }
 """One operand, [?, 9, 7, 6]."""
 
@@ -89,6 +113,9 @@ BINARY: dict[str, Op] = {
     "mul": Mul(activation="relu6"),
     "concat": Concat(),
     "concat_rows": Concat(axis=1),
+    "div": Div(),
+    "maximum": Maximum(),
+    "minimum": Minimum(),
 }
 """The operand, and a constant of its shape or the operand once more."""
 

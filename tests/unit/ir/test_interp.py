@@ -39,7 +39,9 @@ def random_inputs(graph: Graph, batch: int = 2) -> dict[str, NDArray[np.float32]
 
 def test_every_op_has_arithmetic() -> None:
     assert set(FLOAT) | {"input", "quantize"} == set(o.OPS)
-    assert set(INTEGER) | {"input", "dequantize", "batch_norm"} == set(o.OPS)
+    without = {kind for kind, op in o.OPS.items() if op.float_only}
+    assert set(INTEGER) | {"input", "dequantize", "batch_norm"} | without == set(o.OPS)
+    assert not set(INTEGER) & without
 
 
 def apply(op: o.Op, x: object) -> NDArray[np.float32]:
@@ -57,6 +59,12 @@ def apply(op: o.Op, x: object) -> NDArray[np.float32]:
         (o.Tanh(), [np.tanh(-4), 0, np.tanh(2), np.tanh(8)]),
         (o.HardSwish(), [0, 0, 2 * 5 / 6, 8]),
         (o.Reshape((2, -1)), [[-4, 0], [2, 8]]),
+        (o.Exp(), np.exp([-4, 0, 2, 8])),
+        (o.Square(), [16, 0, 4, 64]),
+        (o.Abs(), [4, 0, 2, 8]),
+        (o.Softmax(), np.exp([-4, 0, 2, 8]) / np.exp([-4, 0, 2, 8]).sum()),
+        (o.Slice((0,), (2,), (3,)), [-4, 8]),
+        (o.Sum((1,)), 6),
     ],
 )
 def test_element_wise_by_hand(op: o.Op, want: object) -> None:
@@ -115,6 +123,25 @@ def test_batch_norm_uses_stored_statistics() -> None:
         (o.Mean(keepdims=True), [(5, 6, 2)]),
         (o.Concat(1), [(2, 6, 2), (3, 6, 2)]),
         (o.Pad(1, 2, 0, 3), [(2, 6, 2)]),
+        (o.Conv2DTranspose(5, (3, 3), activation="relu6"), [(4, 5, 3)]),
+        (o.Conv2DTranspose(5, (2, 4), (3, 1), use_bias=False), [(4, 5, 3)]),
+        (o.Conv2DTranspose(5, (2, 3), (3, 2), "valid"), [(4, 5, 3)]),
+        (o.Softmax(), [(4, 5, 3)]),
+        (o.Softmax(), [(7,)]),
+        (o.Div("relu"), [(4, 4, 3), (1, 1, 3)]),
+        (o.Square(), [(4, 4, 3)]),
+        (o.Abs(), [(4, 4, 3)]),
+        (o.Maximum(), [(4, 4, 3), (4, 4, 3)]),
+        (o.Minimum(), [(4, 4, 3), (1, 1, 3)]),
+        (o.Slice((1, 0, 1), (2, -1, 1), (1, 3, 1)), [(4, 5, 3)]),
+        (o.Slice((2,), (-1,), (2,)), [(7,)]),
+        (o.Transpose((0, 3, 1, 2)), [(4, 5, 3)]),
+        (o.MirrorPad(2, 1, 0, 4), [(4, 5, 3)]),
+        (o.MirrorPad(4, 1, 0, 5, "symmetric"), [(4, 5, 3)]),
+        (o.SpaceToDepth(2), [(4, 6, 3)]),
+        (o.DepthToSpace(2), [(4, 6, 12)]),
+        (o.Sum((1, 3)), [(4, 6, 5)]),
+        (o.Sum((2,), keepdims=True), [(4, 6, 5)]),
     ],
     ids=lambda value: value.kind if isinstance(value, o.Op) else "",
 )
