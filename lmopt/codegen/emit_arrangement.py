@@ -67,9 +67,11 @@ def blocks(writer: Writer, node: Node) -> None:
     """Writes SPACE_TO_DEPTH or DEPTH_TO_SPACE."""
     op = node.op
     assert isinstance(op, SpaceToDepth | DepthToSpace)
+    # The reference kernels know DEPTH_TO_SPACE as version 1 alone, int8 included.
+    version = _version(writer, node) if isinstance(op, SpaceToDepth) else 1
     writer.operator(
         op.kind.upper(),
-        _version(writer, node),
+        version,
         [writer.tensor(node.inputs[0])],
         writer.tensor(node.value),
         f"{type(op).__name__}Options",

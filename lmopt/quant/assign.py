@@ -58,7 +58,7 @@ class GridPlan:
 
     Attributes:
         owner: For every value that is stored on a grid, the value whose range decides that grid
-            (often itself). What one float-only op gives another only, or an output, stays real.
+            (often itself). What one float-only op gives others of them only has none.
         separated: Operand slots (node, position) that need a requantization of their own.
     """
 
@@ -105,7 +105,8 @@ def _is_real(graph: Graph, value: Value) -> bool:
 
 
 def _read_as_integers(graph: Graph, value: Value) -> bool:
-    return any(not node.op.float_only for node, _ in graph.users(value))
+    users = graph.users(value)
+    return graph.is_output(value) or any(not node.op.float_only for node, _ in users)
 
 
 def _only_feeds(graph: Graph, value: Value, owner: Mapping[Value, Value]) -> bool:
@@ -146,9 +147,9 @@ def quantize_graph(
     grids = {value: _grid(graph, value, ranges, scheme) for value in plan.owners}
     edit = graph.edit()
     for node in graph.nodes:
-        grid = grids[plan.owner[node.value]]
         if _is_real(graph, node.value):
             continue
+        grid = grids[plan.owner[node.value]]
         if isinstance(node.op, Constant):
             stored = _constant(node, grid, scheme)
             edit.set_weights(node.name, value=stored)
@@ -171,7 +172,8 @@ def quantize_graph(
     for source in graph.inputs:
         _convert_input(edit, source, _EDGE[input_type])
     for name, value in graph.outputs:
-        _convert_output(edit, name, value, _EDGE[output_type])
+        type = TensorType(scheme.storage, graph.type(value).shape, grids[plan.owner[value]])
+        _convert_output(edit, name, value, type, _EDGE[output_type])
     return edit.done()
 
 
@@ -278,17 +280,12 @@ def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:
     edit.set_type(source.value, _edge_type(stored, wanted))
 
 
-def _convert_output(edit: Edit, name: str, value: Value, wanted: DType) -> None:
+def _convert_output(
+    edit: Edit, name: str, value: Value, stored: TensorType, wanted: DType
+) -> None:
     """Makes an output leave as `wanted`, through a dequantize or quantize where storage differs."""
-    stored = edit.node(value.node).results[0]
-    if wanted is stored.dtype:
+    if wanted is edit.node(value.node).results[0].dtype:
         return
-    if stored.quant is None:
-        raise PassError(
-            f"output '{name}' cannot be {wanted}: {edit.node(value.node).op.kind} gives floats only",
-            where=f"%{value.node}",
-            hint="ask for output=float32",
-        )
     op = Dequantize() if wanted is DType.F32 else Quantize()
     node = Node(edit.fresh(f"{value.node}_{wanted}"), op, (value,), (_edge_type(stored, wanted),))
     edit.output(name, edit.put(node))
