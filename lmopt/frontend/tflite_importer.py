@@ -17,7 +17,6 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.types import DType, TensorType, Weight
 
-
 Numbers = NDArray[Any]
 """Whole numbers known while a file is read; None where the open batch decides."""
 
@@ -167,7 +166,7 @@ class Importer:
 
     def number(self, operator: Operator, value: float) -> Value:
         """Returns a constant node that holds one number."""
-        stored = Weight.of(np.float32(value).reshape(()))
+        stored = Weight.of(np.array(value, np.float32))
         stem = f"{self._name(operator.outputs[0])}/number"
         return self.insert(stem, ops.Constant(()), weights={"value": stored})
 

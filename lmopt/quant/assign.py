@@ -280,9 +280,7 @@ def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:
     edit.set_type(source.value, _edge_type(stored, wanted))
 
 
-def _convert_output(
-    edit: Edit, name: str, value: Value, stored: TensorType, wanted: DType
-) -> None:
+def _convert_output(edit: Edit, name: str, value: Value, stored: TensorType, wanted: DType) -> None:
     """Makes an output leave as `wanted`, through a dequantize or quantize where storage differs."""
     if wanted is edit.node(value.node).results[0].dtype:
         return

@@ -318,9 +318,7 @@ ONE_OP: Mapping[str, Callable[[Builder, Value], Value]] = {
     "maximum": _extreme(o.Maximum),
     "minimum": _extreme(o.Minimum),
     "slice": _slice,
-    "transpose": lambda b, x: b.put(
-        o.Transpose((0, *b.draw(st.permutations([1, 2, 3])))), x
-    ),
+    "transpose": lambda b, x: b.put(o.Transpose((0, *b.draw(st.permutations([1, 2, 3])))), x),
     "mirror_pad": _mirror_pad,
     "space_to_depth": _space_to_depth,
     "depth_to_space": _depth_to_space,

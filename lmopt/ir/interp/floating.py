@@ -120,7 +120,9 @@ def _mul(call: Call) -> Array:
 
 
 def _div(call: Call) -> Array:
-    return activate(call.x / call.operands[1], cast(Div, call.node.op).activation)
+    return activate(
+        np.divide(call.x, call.operands[1], dtype=np.float32), cast(Div, call.node.op).activation
+    )
 
 
 def _softmax(call: Call) -> Array:
