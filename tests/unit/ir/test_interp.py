@@ -93,6 +93,55 @@ def test_pad_and_mean() -> None:
     assert apply(o.Mean(), PICTURE).tolist() == [[4]]
 
 
+def test_transposed_convolution_spreads_every_pixel() -> None:
+    def spread(op: o.Conv2DTranspose, taps: list[float]) -> object:
+        edit = Edit("up")
+        kernel = np.array(taps, np.float32).reshape(1, len(taps), 1, 1)
+        x = edit.input("x", (None, 1, 2, 1))
+        edit.output("y", edit.add("up", op, x, weights={"kernel": kernel}))
+        return run(edit.done(), {"x": np.array([[[[1], [10]]]], np.float32)})["y"].reshape(-1)
+
+    whole = o.Conv2DTranspose(1, (1, 3), (1, 2), "valid", use_bias=False)
+    np.testing.assert_array_equal(spread(whole, [1, 2, 3]), [1, 2, 13, 20, 30])
+    same = o.Conv2DTranspose(1, (1, 3), (1, 2), "same", use_bias=False)
+    np.testing.assert_array_equal(spread(same, [1, 2, 3]), [1, 2, 13, 20])
+    gaps = o.Conv2DTranspose(1, (1, 1), (1, 3), "valid", use_bias=False)
+    np.testing.assert_array_equal(spread(gaps, [2]), [2, 0, 0, 20, 0, 0])
+
+
+def test_blocks_of_pixels_become_channels_and_pixels_again() -> None:
+    picture = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    deep = apply(o.SpaceToDepth(2), picture)
+    np.testing.assert_array_equal(deep[0, 0], [[0, 1, 4, 5], [2, 3, 6, 7]])
+    np.testing.assert_array_equal(apply(o.DepthToSpace(2), deep), picture)
+
+
+def test_mirrored_borders() -> None:
+    row = np.array([1, 2, 3], np.float32).reshape(1, 1, 3, 1)
+    reflected = apply(o.MirrorPad(left=2, right=1), row)
+    np.testing.assert_array_equal(reflected.reshape(-1), [3, 2, 1, 2, 3, 2])
+    repeated = apply(o.MirrorPad(left=2, right=1, mode="symmetric"), row)
+    np.testing.assert_array_equal(repeated.reshape(-1), [2, 1, 1, 2, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "message"),
+    [
+        (o.Slice((0,), (8,), (1,)), (7,), "cannot take 8 elements 1 apart from 0 on of 7"),
+        (o.Slice((0, 0), (1, 1), (1, 1)), (7,), "slice wants begin, size and stride of 1"),
+        (o.Transpose((1, 0)), (7,), "wants 0 and then 1 to 1"),
+        (o.MirrorPad(3), (3, 3, 1), "larger than its borders"),
+        (o.SpaceToDepth(2), (3, 4, 1), "into blocks of 2"),
+        (o.DepthToSpace(2), (3, 4, 6), "cannot make blocks of 2"),
+        (o.Sum((2, 1)), (3, 4, 6), "ascending axes from 1 to 3"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_errors(op: o.Op, shape: tuple[int, ...], message: str) -> None:
+    edit = Edit("wrong")
+    with pytest.raises(GraphError, match=message):
+        edit.add("y", op, edit.input("x", (None, *shape)))
+
+
 def test_batch_norm_uses_stored_statistics() -> None:
     edit = Edit("bn")
     x = edit.input("x", (None, 2))
