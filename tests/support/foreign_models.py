@@ -120,7 +120,8 @@ class _Nets:
         x = tf.transpose(tf.reshape(x, (-1, 18, 8, 2, 4)), (0, 1, 2, 4, 3))
         x = tf.nn.space_to_depth(tf.reshape(x, (-1, 18, 8, 8)), 2)
         x = layers.Conv2D(16, 1)(x)
-        x = tf.nn.depth_to_space(x, 2) / (1.0 + tf.abs(tf.reduce_mean(x, 3, keepdims=True))[:, :1])
+        gate = 1.0 + tf.abs(tf.reduce_mean(x, 3, keepdims=True)[:, :1, :1])
+        x = tf.nn.depth_to_space(x, 2) / gate
         x = tf.clip_by_value(x, -0.7, 0.9)
         spread = tf.sqrt(tf.reduce_sum(tf.square(x), [1, 2], keepdims=True) + 1e-3)
         x = tf.maximum(1.0 - tf.exp(-tf.abs(x)), x) * tf.math.rsqrt(spread)

@@ -23,6 +23,7 @@ from lmopt.ir.ops import (
     Conv2D,
     Conv2DTranspose,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Div,
     Exp,
@@ -39,9 +40,12 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    Rsqrt,
     Sigmoid,
     Slice,
     Softmax,
+    SpaceToDepth,
+    Sqrt,
     Square,
     Sub,
     Sum,
@@ -104,6 +108,10 @@ UNARY: dict[str, Op] = {
     "mirror_pad": MirrorPad(1, 2, 0, 3),
     "mirror_pad_symmetric": MirrorPad(1, 1, 1, 1, "symmetric"),
     "sum": Sum((1, 3)),
+    "sqrt": Sqrt(),
+    "rsqrt": Rsqrt(),
+    "space_to_depth": SpaceToDepth(2),
+    "depth_to_space": DepthToSpace(2),
 }
 """One operand, [?, 9, 7, 6]."""
 
@@ -118,6 +126,15 @@ BINARY: dict[str, Op] = {
     "minimum": Minimum(),
 }
 """The operand, and a constant of its shape or the operand once more."""
+
+
+BEFORE: dict[str, Op] = {
+    "sqrt": Sigmoid(),
+    "rsqrt": Sigmoid(),
+    "space_to_depth": Pad(1, 0, 0, 1),
+    "depth_to_space": Conv2D(8, (1, 1)),
+}
+"""What makes an operand that these kinds of op take."""
 
 
 def fill(graph: Graph, seed: int = 0) -> Graph:
@@ -139,6 +156,8 @@ def single(op: Op) -> Graph:
     """Returns a graph of one op (with two operands where it takes them)."""
     edit = Edit("single")
     x = edit.input("x", (None, 9, 7, 6))
+    if op.kind in BEFORE:
+        x = edit.add("before", BEFORE[op.kind], x)
     if op.arity == 1:
         y = edit.add("y", op, x)
     elif op.arity is None:
