@@ -88,7 +88,7 @@ def test_a_converted_model_quantizes(folder, name):
     image = np.random.default_rng(1).normal(size=(2, *graph.inputs[0].results[0].shape[1:]))
     image = image.astype(np.float32)
     want, got = outputs(emit(folded), image), outputs(emit(quantized), image)
-    assert_near(got, want, 0.2)
+    assert_near(got, want, 0.1)
 
 
 @pytest.mark.parametrize("name", [*LIKE_MOBILENET, "u_net"])
