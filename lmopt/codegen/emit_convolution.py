@@ -1,4 +1,4 @@
-"""Emitters of the ops with a kernel: convolution, depthwise convolution, dense."""
+"""Emitters of the ops with a kernel: convolution, its transpose, depthwise convolution, dense."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from lmopt.codegen.writer import Array, Layout, Writer
 from lmopt.ir.graph import Node
-from lmopt.ir.ops import Conv2D, Dense, DepthwiseConv2D
+from lmopt.ir.ops import Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
 from lmopt.ir.types import DType, Quant
 
 ACTIVATIONS: Mapping[str, int] = {
@@ -37,6 +37,30 @@ def conv2d(writer: Writer, node: Node) -> None:
         writer.tensor(node.value),
         "Conv2DOptions",
         **_window(op),
+    )
+
+
+def conv2d_transpose(writer: Writer, node: Node) -> None:
+    """Writes TRANSPOSE_CONV, whose output shape is an operand; delegates want it stored."""
+    op = node.op
+    assert isinstance(op, Conv2DTranspose)
+    dims = [1 if d is None else d for d in writer.graph.type(node.value).shape]
+    inputs = [
+        writer.constant(f"{node.name}/shape", np.array(dims, np.int32)),
+        writer.parameter(node, "kernel", transposed(3, 0, 1, 2)),
+        writer.tensor(node.inputs[0]),
+        writer.bias(node, op.filters),
+    ]
+    writer.operator(
+        "TRANSPOSE_CONV",
+        3 if op.activation == "none" else 4,
+        inputs,
+        writer.tensor(node.value),
+        "TransposeConvOptions",
+        padding=PADDINGS[op.padding],
+        strideH=op.stride[0],
+        strideW=op.stride[1],
+        fusedActivationFunction=ACTIVATIONS[op.activation],
     )
 
 

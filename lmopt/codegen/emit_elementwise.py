@@ -9,7 +9,7 @@ import numpy as np
 from lmopt.codegen.emit_convolution import ACTIVATIONS
 from lmopt.codegen.writer import Array, Writer
 from lmopt.ir.graph import Node
-from lmopt.ir.ops import Add, BatchNorm, LeakyRelu, Mul, Sub
+from lmopt.ir.ops import Add, BatchNorm, Div, LeakyRelu, Mul, Sub
 from lmopt.ir.types import DType, Quant
 
 Emitter = Callable[[Writer, Node], None]
@@ -25,6 +25,12 @@ def unary(name: str, *, int8: int = 1, uint8: int = 1, options: str | None = Non
         writer.operator(name, version, inputs, writer.tensor(node.value), options)
 
     return emit
+
+
+def softmax(writer: Writer, node: Node) -> None:
+    """Writes SOFTMAX."""
+    inputs, output = [writer.tensor(node.inputs[0])], writer.tensor(node.value)
+    writer.operator("SOFTMAX", 1, inputs, output, "SoftmaxOptions", beta=1.0)
 
 
 def leaky_relu(writer: Writer, node: Node) -> None:
@@ -94,6 +100,24 @@ def mul(writer: Writer, node: Node) -> None:
     ):
         version = 3
     _binary(writer, node, "MUL", op.activation, version)
+
+
+def div(writer: Writer, node: Node) -> None:
+    """Writes DIV."""
+    op = node.op
+    assert isinstance(op, Div)
+    _binary(writer, node, "DIV", op.activation, 1)
+
+
+def extreme(name: str) -> Emitter:
+    """Returns the emitter of MAXIMUM or MINIMUM."""
+
+    def emit(writer: Writer, node: Node) -> None:
+        inputs, output = [writer.tensor(v) for v in node.inputs], writer.tensor(node.value)
+        version = _plain_version(writer, node)
+        writer.operator(name, version, inputs, output, "MaximumMinimumOptions")
+
+    return emit
 
 
 def _plain_version(writer: Writer, node: Node) -> int:

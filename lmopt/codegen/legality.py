@@ -28,6 +28,7 @@ FIXED_GRIDS: Mapping[tuple[str, DType], Quant] = {
 # numbers (sums and products). Source: tried on LiteRT 2.3; hard_swish: activations.cc, Prepare.
 STEP_RATIOS: Mapping[str, int] = {
     "conv2d": 256,
+    "conv2d_transpose": 256,
     "depthwise_conv2d": 256,
     "dense": 256,
     "add": 256,
@@ -37,6 +38,7 @@ STEP_RATIOS: Mapping[str, int] = {
 }
 _CHANNEL_AXES: Mapping[str, tuple[int, ...]] = {
     "conv2d": (3,),
+    "conv2d_transpose": (3,),
     "depthwise_conv2d": (2, 3),
     "dense": (1,),
 }
@@ -93,6 +95,8 @@ def _check_types(node: Node, operands: tuple[TensorType, ...]) -> None:
                 f"{', '.join(sorted(legal))}",
             )
     result = node.results[0]
+    if node.op.float_only and result.dtype is not DType.F32:
+        raise _error(node, f"{node.op.kind} is computed in float32 only, got {result}")
     fixed = FIXED_GRIDS.get((node.op.kind, result.dtype))
     if fixed is not None and result.quant != fixed:
         raise _error(

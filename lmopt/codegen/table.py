@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lmopt.codegen import emit_convolution, emit_elementwise, emit_structure
+from lmopt.codegen import emit_arrangement, emit_convolution, emit_elementwise, emit_structure
 from lmopt.codegen.emit_elementwise import Emitter, unary
 
 EMITTERS: Mapping[str, Emitter] = {
@@ -32,4 +32,20 @@ EMITTERS: Mapping[str, Emitter] = {
     "pad": emit_structure.pad,
     "quantize": emit_structure.quantize,
     "dequantize": emit_structure.dequantize,
+    "conv2d_transpose": emit_convolution.conv2d_transpose,
+    "softmax": emit_elementwise.softmax,
+    "exp": unary("EXP", options="ExpOptions"),
+    "sqrt": unary("SQRT"),
+    "rsqrt": unary("RSQRT"),
+    "square": unary("SQUARE", options="SquareOptions"),
+    "abs": unary("ABS", options="AbsOptions"),
+    "div": emit_elementwise.div,
+    "maximum": emit_elementwise.extreme("MAXIMUM"),
+    "minimum": emit_elementwise.extreme("MINIMUM"),
+    "slice": emit_arrangement.slice_,
+    "transpose": emit_arrangement.transpose,
+    "mirror_pad": emit_arrangement.mirror_pad,
+    "space_to_depth": emit_arrangement.blocks,
+    "depth_to_space": emit_arrangement.blocks,
+    "sum": emit_arrangement.total,
 }

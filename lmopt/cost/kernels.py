@@ -16,6 +16,7 @@ FREE = frozenset({"input", "constant", "reshape"})
 FUSED_ACTIVATIONS = frozenset({"relu", "relu6"})
 _CLASSES: dict[str, KernelClass] = {
     "conv2d": "conv",
+    "conv2d_transpose": "conv",
     "depthwise_conv2d": "depthwise",
     "dense": "dense",
 }

@@ -15,6 +15,7 @@ from lmopt.detector.document import CONTRACT_KEY, contract_from_json, load_contr
 from lmopt.errors import InputError
 from lmopt.flow.events import Activity, Listener, Noted, ignore
 from lmopt.flow.folding import folded
+from lmopt.frontend.savedmodel import convert, is_saved_model
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 RENDERED = {"train": 3000, "validation": 300, "test": 300}
@@ -28,10 +29,11 @@ Faces = Dataset | Sequence[str | Path] | str | Path | None
 
 
 def load(source: str | Path, *, contract: Contract | Path | None = None) -> Detector:
-    """Returns a detector: one of the zoo, or the user's Keras or .tflite file.
+    """Returns a detector: one of the zoo, or the user's Keras, SavedModel or .tflite model.
 
     Args:
-        source: `pfld-0.25`, `pfld-0.25@300w`, or the path of a .keras, .h5 or .tflite file.
+        source: `pfld-0.25`, `pfld-0.25@300w`, or the path of a .keras, .h5 or .tflite file or of a
+            SavedModel folder.
         contract: What the model eats and gives, or the TOML that says so; replaces the zoo's own.
 
     Raises:
@@ -177,7 +179,9 @@ def read_bytes(path: Path) -> bytes:
 
 def _is_path(source: str | Path) -> bool:
     path = Path(source)
-    return isinstance(source, Path) or path.suffix in MODEL_SUFFIXES or path.is_file()
+    if isinstance(source, Path) or path.suffix in MODEL_SUFFIXES or path.is_file():
+        return True
+    return is_saved_model(path)
 
 
 def _from_zoo(name: str) -> Detector:
@@ -187,16 +191,18 @@ def _from_zoo(name: str) -> Detector:
 
 
 def _from_file(path: Path) -> Detector:
-    if not path.is_file():
+    saved = is_saved_model(path)
+    if not saved and not path.is_file():
         raise InputError(
             "no such model file",
             where=str(path),
-            hint=f"give a zoo detector or a file that ends in {', '.join(MODEL_SUFFIXES)}",
+            hint="give a zoo detector, a SavedModel folder or a file that ends in "
+            + ", ".join(MODEL_SUFFIXES),
         )
-    if path.suffix == ".tflite":
+    if saved or path.suffix == ".tflite":
         from lmopt.frontend import tflite
 
-        graph, found = tflite.read(read_bytes(path), str(path))
+        graph, found = tflite.read(convert(path) if saved else read_bytes(path), str(path))
         text = found.get(CONTRACT_KEY)
         return Detector(
             str(path), graph, None if text is None else contract_from_json(text, str(path))

@@ -26,4 +26,4 @@ def read(path: Path) -> Graph:
     """
     with open_model(path) as file:
         model = parse_model(file.config, str(path))
-        return import_model(model, file.weights, path)
+        return import_model(model, file.weights, path, file.major)

@@ -29,10 +29,12 @@ class KerasFile:
     Attributes:
         config: The architecture as Keras writes it, not yet checked.
         weights: Where layers find their weights.
+        major: The Keras that wrote it, 2 or 3; None where it does not say.
     """
 
     config: Mapping[str, Any]
     weights: Weights
+    major: int | None
 
 
 @contextmanager
@@ -67,7 +69,21 @@ def _open_archive(path: Path) -> Iterator[KerasFile]:
     config = _json(_member(path, "config.json"), f"{where}: config.json")
     stored = io.BytesIO(_member(path, _WEIGHTS))
     with _hdf5(stored, f"{where}: {_WEIGHTS}") as root:
-        yield KerasFile(config, ArchiveWeights(root))
+        yield KerasFile(config, ArchiveWeights(root), _archive_major(path))
+
+
+def _archive_major(path: Path) -> int | None:
+    with zipfile.ZipFile(path) as archive:
+        if "metadata.json" not in archive.namelist():
+            return None
+    document = _json(_member(path, "metadata.json"), f"{path}: metadata.json")
+    return _major(document.get("keras_version"))
+
+
+def _major(version: object) -> int | None:
+    text = version.decode(errors="replace") if isinstance(version, bytes) else version
+    first = text.split(".")[0] if isinstance(text, str) else ""
+    return int(first) if first.isdecimal() else None
 
 
 def _member(path: Path, name: str) -> bytes:
@@ -108,7 +124,8 @@ def _read_hdf5(root: h5py.Group, where: str) -> KerasFile:
     if "layer_names" not in root.attrs and not isinstance(root.get("model_weights"), h5py.Group):
         raise InputError("this HDF5 file holds no weights", where=where, hint=_SAVE)
     group = root if "layer_names" in root.attrs else root["model_weights"]
-    return KerasFile(config, Hdf5Weights(group))
+    version = root.attrs.get("keras_version", group.attrs.get("keras_version"))
+    return KerasFile(config, Hdf5Weights(group), _major(version))
 
 
 def _json(text: object, where: str) -> Mapping[str, Any]:

@@ -21,14 +21,14 @@ _DAMAGED = "the file is damaged: save it again"
 _Results = dict[tuple[str, int], tuple[Value, ...]]
 
 
-def import_model(model: Model, weights: Weights, path: Path) -> Graph:
-    """Returns the graph of a model.
+def import_model(model: Model, weights: Weights, path: Path, major: int | None) -> Graph:
+    """Returns the graph of a model, written by the Keras of that `major` version.
 
     Raises:
         InputError: A layer that the IR does not have, or that does not fit its operands.
     """
     edit = Edit(_identifier(model.name))
-    importer = _Importer(edit, weights)
+    importer = _Importer(edit, weights, major)
     feeds = [_input(edit, model, ref) for ref in model.inputs]
     results = importer.run(model, feeds)
     names: set[str] = set()
@@ -57,9 +57,10 @@ def _input(edit: Edit, model: Model, ref: Ref) -> Value:
 
 
 class _Importer:
-    def __init__(self, edit: Edit, weights: Weights) -> None:
+    def __init__(self, edit: Edit, weights: Weights, major: int | None) -> None:
         self._edit = edit
         self._weights = weights
+        self._major = major
         self._known: dict[tuple[str, ...], Mapping[str, Weight]] = {}
 
     def run(self, model: Model, feeds: Sequence[Value]) -> tuple[Value, ...]:
@@ -114,7 +115,7 @@ class _Importer:
             )
         layer.config.check_layout()
         stem = self._edit.fresh(_identifier("/".join(layer.trail)))
-        site = Site(layer, operands, stem, self._edit, self._stored)
+        site = Site(layer, operands, stem, self._edit, self._stored, self._major)
         try:
             return (convert(site),)
         except GraphError as error:

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.frontend.keras_site import ACTIVATIONS, Site, activated, activation_of
+from lmopt.frontend import keras_maps as maps
+from lmopt.frontend.keras_site import ACTIVATIONS, Converter, Site, activated, activation_of
 from lmopt.ir import ops
 from lmopt.ir.graph import Value
 
 _EPSILON = 1e-7  # keras.config.epsilon(), the least deviation of Normalization
-
-
-Converter = Callable[[Site], Value]
 
 
 def _conv2d(site: Site) -> Value:
@@ -51,6 +49,30 @@ def _depthwise_conv2d(site: Site) -> Value:
     weights = site.weights(
         {"depthwise_kernel": shapes.pop("kernel"), **shapes},
         lambda arrays: {"kernel": arrays.pop("depthwise_kernel"), **arrays},
+    )
+    return activated(site, name, op, site.x, weights)
+
+
+def _conv2d_transpose(site: Site) -> Value:
+    name, fused = activation_of(site)
+    config = site.config
+    if config.raw.get("output_padding") is not None:
+        config.fail("output_padding", "none")
+    if config.pair("dilation_rate", (1, 1)) != (1, 1):
+        config.fail("dilation_rate", "1")
+    op = ops.Conv2DTranspose(
+        config.count("filters"),
+        config.pair("kernel_size"),
+        config.pair("strides", (1, 1)),
+        config.padding(),
+        config.flag("use_bias", True),
+        fused,
+    )
+    shapes = dict(op.params([site.type(site.x)]))
+    height, width, channels, filters = shapes["kernel"]
+    weights = site.weights(
+        {**shapes, "kernel": (height, width, filters, channels)},
+        lambda arrays: {**arrays, "kernel": arrays["kernel"].transpose(0, 1, 3, 2)},
     )
     return activated(site, name, op, site.x, weights)
 
@@ -107,9 +129,13 @@ def _relu(site: Site) -> Value:
         config.fail("threshold", "0")
     if config.raw.get("max_value") is None:
         return site.add(ops.LeakyRelu(_shortest(slope)) if slope else ops.Relu(), site.x)
-    if config.number("max_value", 6.0) != 6 or slope:
-        config.fail("max_value", "6 without a negative slope, or none")
-    return site.add(ops.Relu6(), site.x)
+    most = config.number("max_value", 6.0)
+    if most <= 0 or slope:
+        config.fail("max_value", "above 0 without a negative slope, or none")
+    if most == 6:
+        return site.add(ops.Relu6(), site.x)
+    positive = site.add(ops.Relu(), site.x, part="positive")
+    return site.add(ops.Minimum(), positive, site.constant("most", np.array(most)))
 
 
 def _leaky_relu(site: Site) -> Value:
@@ -156,7 +182,21 @@ def _batch_norm(site: Site) -> Value:
     return site.add(op, site.x, weights=weights)
 
 
-def _arithmetic(make: Callable[[], ops.Op], most: int | None = None) -> Converter:
+def _softmax(site: Site) -> Value:
+    axis = site.config.raw.get("axis", -1)
+    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+    if axis not in (-1, site.type(site.x).rank - 1):
+        site.config.fail("axis", "the last one")
+    return site.add(ops.Softmax(), site.x)
+
+
+def _average(site: Site) -> Value:
+    total = _arithmetic(ops.Add, part="sum")(site)
+    share = site.constant("share", np.array(1 / len(site.operands)))
+    return site.add(ops.Mul(), total, share)
+
+
+def _arithmetic(make: Callable[[], ops.Op], most: int | None = None, part: str = "") -> Converter:
     def convert(site: Site) -> Value:
         ranks = {site.type(value).rank for value in site.operands if isinstance(value, Value)}
         count = len(site.operands)
@@ -172,7 +212,7 @@ def _arithmetic(make: Callable[[], ops.Op], most: int | None = None) -> Converte
         result = values[0]
         for position, value in enumerate(values[1:], 2):
             result = site.add(
-                make(), result, value, part="" if position == count else f"{position}"
+                make(), result, value, part=part if position == count else f"{position}"
             )
         return result
 
@@ -184,54 +224,6 @@ def _tf_op(site: Site) -> Value:
     if not isinstance(function, str) or function not in _TF_OPS:
         site.config.fail("function", f"one of {', '.join(sorted(_TF_OPS))}")
     return _TF_OPS[function](site)
-
-
-def _concatenate(site: Site) -> Value:
-    values = [value for value in site.operands if isinstance(value, Value)]
-    axis = site.config.raw.get("axis", -1)
-    if type(axis) is not int:
-        site.config.fail("axis", "a whole number")
-    return site.add(ops.Concat(axis), *values)
-
-
-def _pool(make: Callable[[Any, Any, Any], ops.Op]) -> Converter:
-    def convert(site: Site) -> Value:
-        size = site.config.pair("pool_size", (2, 2))
-        op = make(size, site.config.pair("strides", size), site.config.padding())
-        return site.add(op, site.x)
-
-    return convert
-
-
-def _global_average(site: Site) -> Value:
-    return site.add(ops.Mean(site.config.flag("keepdims", False)), site.x)
-
-
-def _flatten(site: Site) -> Value:
-    return site.add(ops.Reshape((-1,)), site.x)
-
-
-def _reshape(site: Site) -> Value:
-    shape = site.config.raw.get("target_shape")
-    if not isinstance(shape, list) or any(type(d) is not int or d < -1 or d == 0 for d in shape):
-        site.config.fail("target_shape", "whole numbers above 0, or -1")
-    return site.add(ops.Reshape(tuple(shape)), site.x)
-
-
-def _zero_padding(site: Site) -> Value:
-    value = site.config.raw.get("padding", 1)
-    rows, columns = (value, value) if type(value) is int else _two(site, value)
-    top, bottom = (rows, rows) if type(rows) is int else _two(site, rows)
-    left, right = (columns, columns) if type(columns) is int else _two(site, columns)
-    if any(type(d) is not int or d < 0 for d in (top, bottom, left, right)):
-        site.config.fail("padding", "whole numbers")
-    return site.add(ops.Pad(top, bottom, left, right), site.x)
-
-
-def _two(site: Site, value: Any) -> Sequence[Any]:
-    if not isinstance(value, list) or len(value) != 2:
-        site.config.fail("padding", "a number, two of them or two pairs")
-    return value
 
 
 def _rescaling(site: Site) -> Value:
@@ -286,17 +278,33 @@ def _nothing(site: Site) -> Value:
 
 
 _ADD, _MULTIPLY = _arithmetic(ops.Add), _arithmetic(ops.Mul)
-_SUBTRACT = _arithmetic(ops.Sub, 2)
+_SUBTRACT, _DIVIDE = _arithmetic(ops.Sub, 2), _arithmetic(ops.Div, 2)
+_MAXIMUM, _MINIMUM = _arithmetic(ops.Maximum), _arithmetic(ops.Minimum)
+
+
+def _named_activation(name: str) -> Converter:
+    return lambda site: ACTIVATIONS[name](site, site.x)
+
 
 _TF_OPS: Mapping[Any, Converter] = {
     "__operators__.add": _ADD,
     "math.add": _ADD,
     "math.multiply": _MULTIPLY,
     "math.subtract": _SUBTRACT,
+    "math.truediv": _DIVIDE,
+    "math.divide": _DIVIDE,
+    "math.maximum": _MAXIMUM,
+    "math.minimum": _MINIMUM,
+    "nn.relu": _named_activation("relu"),
+    "nn.relu6": _named_activation("relu6"),
+    "nn.softmax": _named_activation("softmax"),
+    "math.sigmoid": _named_activation("sigmoid"),
+    "math.tanh": _named_activation("tanh"),
 }
 
 LAYERS: Mapping[str, Converter] = {
     "Conv2D": _conv2d,
+    "Conv2DTranspose": _conv2d_transpose,
     "DepthwiseConv2D": _depthwise_conv2d,
     "SeparableConv2D": _separable_conv2d,
     "Dense": _dense,
@@ -308,14 +316,29 @@ LAYERS: Mapping[str, Converter] = {
     "Add": _ADD,
     "Subtract": _SUBTRACT,
     "Multiply": _MULTIPLY,
+    "TrueDivide": _DIVIDE,
+    "Divide": _DIVIDE,
+    "Average": _average,
+    "Maximum": _MAXIMUM,
+    "Minimum": _MINIMUM,
+    "Softmax": _softmax,
+    "Relu": _named_activation("relu"),
+    "Relu6": _named_activation("relu6"),
+    "Sigmoid": _named_activation("sigmoid"),
+    "Silu": _named_activation("silu"),
+    "HardSigmoid": _named_activation("hard_sigmoid"),
+    "HardSilu": _named_activation("hard_silu"),
     "TFOpLambda": _tf_op,
-    "Concatenate": _concatenate,
-    "MaxPooling2D": _pool(ops.MaxPool2D),
-    "AveragePooling2D": _pool(ops.AvgPool2D),
-    "GlobalAveragePooling2D": _global_average,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "ZeroPadding2D": _zero_padding,
+    "Concatenate": maps.concatenate,
+    "MaxPooling2D": maps.pool(ops.MaxPool2D),
+    "AveragePooling2D": maps.pool(ops.AvgPool2D),
+    "GlobalAveragePooling2D": maps.global_average,
+    "GlobalMaxPooling2D": maps.global_max,
+    "Flatten": maps.flatten,
+    "Reshape": maps.reshape,
+    "Permute": maps.permute,
+    "ZeroPadding2D": maps.zero_padding,
+    "Cropping2D": maps.cropping,
     "Rescaling": _rescaling,
     "Normalization": _normalization,
     **dict.fromkeys(

@@ -32,6 +32,7 @@ class Site:
         stem: A free name for the node that gives the result.
         edit: The graph under construction.
         stored: Gives a layer's weights, see `weights`.
+        major: The Keras that wrote the file, 2 or 3; None where the file does not say.
     """
 
     layer: Layer
@@ -39,6 +40,7 @@ class Site:
     stem: str
     edit: Edit
     stored: Callable[[Layer, Shapes, Arrange], Mapping[str, Weight]]
+    major: int | None = None
 
     @property
     def config(self) -> Config:
@@ -89,6 +91,9 @@ class Site:
         return self.add(ops.Constant(shape), part=part, weights={"value": value})
 
 
+Converter = Callable[[Site], Value]
+
+
 def activation_of(site: Site) -> tuple[str, ops.Activation]:
     """Returns the layer's activation by name, and what of it the op can do itself."""
     value = site.config.raw.get("activation")
@@ -115,6 +120,17 @@ def _silu(site: Site, x: Value) -> Value:
     return site.add(ops.Mul(), x, site.add(ops.Sigmoid(), x, part="sigmoid"))
 
 
+def _hard_sigmoid(site: Site, x: Value) -> Value:
+    if site.major is None:
+        raise site.error(
+            "the file does not say which Keras wrote it: 2 and 3 differ in hard_sigmoid"
+        )
+    if site.major < 3:  # 0.2 x + 0.5 there, x / 6 + 0.5 since
+        x = site.add(ops.Mul(), x, site.constant("slope", np.array(1.2)), part="steeper")
+    shifted = site.add(ops.Add("relu6"), x, site.constant("three", np.array(3.0)), part="shifted")
+    return site.add(ops.Mul(), shifted, site.constant("sixth", np.array(1 / 6)))
+
+
 ACTIVATIONS: Mapping[str, Callable[[Site, Value], Value]] = {
     "linear": lambda site, x: x,
     "relu": _unary(ops.Relu()),
@@ -124,6 +140,9 @@ ACTIVATIONS: Mapping[str, Callable[[Site, Value], Value]] = {
     "tanh": _unary(ops.Tanh()),
     "hard_swish": _unary(ops.HardSwish()),
     "hard_silu": _unary(ops.HardSwish()),
+    "hard_sigmoid": _hard_sigmoid,
+    "softmax": _unary(ops.Softmax()),
+    "exponential": _unary(ops.Exp()),
     "silu": _silu,
     "swish": _silu,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmopt.errors import GraphError, InputError
 from lmopt.frontend.tflite_file import TfliteFile
 from lmopt.frontend.tflite_importer import Importer
-from lmopt.frontend.tflite_ops import read_operator
+from lmopt.frontend.tflite_ops import cut_hint, read_operator
 from lmopt.ir.graph import Graph
 
 
@@ -24,11 +24,11 @@ def read(data: bytes, where: str) -> tuple[Graph, dict[str, str]]:
             IR; the message says which, at what position, with which tensors.
     """
     file = TfliteFile(data, where)
-    place = where
+    place, hint = where, "lmopt reads its own files and plain ones of TFLite converters"
     try:
         importer = Importer(file, where)
         for operator in file.operators:
-            place = operator.where
+            place, hint = operator.where, cut_hint(importer, operator)
             read_operator(importer, operator)
         place = where
         return importer.graph(), file.metadata
@@ -37,7 +37,7 @@ def read(data: bytes, where: str) -> tuple[Graph, dict[str, str]]:
         raise InputError(
             f"not a graph of lmopt: {error.what}",
             where=spot,
-            hint=error.hint or "lmopt reads its own files and plain ones of TFLite converters",
+            hint=error.hint or hint,
         ) from error
 
 

@@ -18,7 +18,20 @@ from numpy.typing import NDArray
 from lmopt.errors import GraphError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.ops import Concat, Constant, Conv2D, Dense, DepthwiseConv2D, Op, Reshape
+from lmopt.ir.ops import (
+    Concat,
+    Constant,
+    Conv2D,
+    Conv2DTranspose,
+    Dense,
+    DepthwiseConv2D,
+    Op,
+    Reshape,
+    Slice,
+    SpaceToDepth,
+    Sum,
+    Transpose,
+)
 from lmopt.ir.types import TensorType, Weight
 
 Ids = NDArray[np.int64]
@@ -26,6 +39,7 @@ Side = Literal["in", "out"]
 
 CHANNEL_AXES: Mapping[str, Mapping[str, tuple[tuple[int, Side], ...]]] = {
     "conv2d": {"kernel": ((2, "in"), (3, "out")), "bias": ((0, "out"),)},
+    "conv2d_transpose": {"kernel": ((2, "in"), (3, "out")), "bias": ((0, "out"),)},
     "depthwise_conv2d": {"kernel": ((2, "in"),), "bias": ((0, "out"),)},
     "dense": {"kernel": ((0, "in"), (1, "out")), "bias": ((0, "out"),)},
     "batch_norm": {name: ((0, "out"),) for name in ("gamma", "beta", "mean", "variance")},
@@ -167,7 +181,7 @@ def _slice_weight(
 
 
 def _resized(op: Op, channels: int) -> Op:
-    if isinstance(op, Conv2D):
+    if isinstance(op, Conv2D | Conv2DTranspose):
         return replace(op, filters=channels)
     if isinstance(op, Dense):
         return replace(op, units=channels)
@@ -298,6 +312,31 @@ def _reshape(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     return np.array(rows[0])
 
 
+def _slice(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+    assert isinstance(node.op, Slice)
+    return _last_axis(ties, node, operands, node.op.is_whole(len(node.op.begin)))
+
+
+def _transpose(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+    assert isinstance(node.op, Transpose)
+    return _last_axis(ties, node, operands, node.op.order[-1] == len(node.op.order) - 1)
+
+
+def _sum(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+    assert isinstance(node.op, Sum)
+    rank = ties.graph.type(node.inputs[0]).rank
+    return _last_axis(ties, node, operands, rank - 1 not in node.op.axes)
+
+
+def _last_axis(ties: _Ties, node: Node, operands: Sequence[Ids], kept: bool) -> Ids:
+    return operands[0] if kept else _opaque(ties, node, operands)
+
+
+def _space_to_depth(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+    assert isinstance(node.op, SpaceToDepth)
+    return np.tile(operands[0], node.op.block**2)
+
+
 _TRANSFER: Mapping[str, _Transfer] = {
     "input": _opaque,
     "constant": _constant,
@@ -309,6 +348,16 @@ _TRANSFER: Mapping[str, _Transfer] = {
     "mul": _elementwise,
     "concat": _concat,
     "reshape": _reshape,
+    "conv2d_transpose": _make,
+    "div": _elementwise,
+    "maximum": _elementwise,
+    "minimum": _elementwise,
+    "softmax": _opaque,
+    "slice": _slice,
+    "transpose": _transpose,
+    "sum": _sum,
+    "space_to_depth": _space_to_depth,
+    "depth_to_space": _opaque,
     **dict.fromkeys(
         (
             "batch_norm",
@@ -325,6 +374,12 @@ _TRANSFER: Mapping[str, _Transfer] = {
             "pad",
             "quantize",
             "dequantize",
+            "exp",
+            "sqrt",
+            "rsqrt",
+            "square",
+            "abs",
+            "mirror_pad",
         ),
         _pass,
     ),

@@ -10,9 +10,9 @@ from lmopt.ir.graph import Graph, Node
 from lmopt.ir.ops import BatchNorm
 
 _STAGES: tuple[tuple[frozenset[str], Side], ...] = (
-    (frozenset({"conv2d", "dense"}), "out"),
+    (frozenset({"conv2d", "conv2d_transpose", "dense"}), "out"),
     (frozenset({"depthwise_conv2d"}), "in"),
-    (frozenset({"conv2d", "dense"}), "in"),
+    (frozenset({"conv2d", "conv2d_transpose", "dense"}), "in"),
 )
 
 

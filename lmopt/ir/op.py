@@ -19,11 +19,13 @@ class Op(ABC):
         kind: Name in IR text, snake_case, as in TFLite.
         arity: Number of operands; None for any number from one on.
         keeps_grid: The result's quantization must equal the operand's.
+        float_only: There is no integer form; between integers it stands among conversions.
     """
 
     kind: ClassVar[str]
     arity: ClassVar[int | None] = 1
     keeps_grid: ClassVar[bool] = False
+    float_only: ClassVar[bool] = False
 
     @abstractmethod
     def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -63,6 +65,11 @@ def window_size(size: int, kernel: int, stride: int, dilation: int, padding: str
     """Returns the output length of a sliding window, TensorFlow's SAME and VALID rules."""
     reach = (kernel - 1) * dilation + 1
     return -(-size // stride) if padding == "same" else -(-(size - reach + 1) // stride)
+
+
+def spread_size(size: int, kernel: int, stride: int, padding: str) -> int:
+    """Returns the output length of a transposed window, TensorFlow's SAME and VALID rules."""
+    return size * stride if padding == "same" else (size - 1) * stride + max(kernel, stride)
 
 
 def window_shape(

@@ -24,6 +24,7 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    Slice,
 )
 from lmopt.ir.types import TensorType, Weight
 
@@ -160,6 +161,8 @@ def _fit_op(node: Node, old: TensorType, new: TensorType) -> Op:
     op = node.op
     if isinstance(op, Reshape) and -1 not in op.shape and len(op.shape) == 1:
         return replace(op, shape=(new.elements,))
+    if isinstance(op, Slice) and old.rank == 4 and not (op.is_whole(1) and op.is_whole(2)):
+        raise GraphError("it cuts a piece out of the old map", where=f"%{node.name}")
     side = (old.shape[1], old.shape[2]) if old.rank == 4 else None
     if side is None or side == (1, 1):
         return op

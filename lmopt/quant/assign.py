@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.ops import Concat, Constant, Dequantize, Input, Quantize
+from lmopt.ir.ops import Concat, Constant, Dequantize, Input, Maximum, Minimum, Quantize
 from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.grid import activation_grid, asymmetric_kernel, integer_bias, symmetric_kernel
@@ -26,7 +26,12 @@ FIXED_RANGES: Mapping[str, ValueRange] = {
 }
 """Results whose grid the runtime's kernels prescribe (TensorFlow Lite quantization spec)."""
 
-KERNEL_AXIS: Mapping[str, int] = {"conv2d": 3, "depthwise_conv2d": 2, "dense": 1}
+KERNEL_AXIS: Mapping[str, int] = {
+    "conv2d": 3,
+    "conv2d_transpose": 3,
+    "depthwise_conv2d": 2,
+    "dense": 1,
+}
 """The output-channel dimension of each kernel."""
 
 
@@ -52,7 +57,8 @@ class GridPlan:
     """Which value's grid each value of a float graph is on.
 
     Attributes:
-        owner: For every value, the value whose range decides its grid (often itself).
+        owner: For every value that is stored on a grid, the value whose range decides that grid
+            (often itself). What one float-only op gives others of them only has none.
         separated: Operand slots (node, position) that need a requantization of their own.
     """
 
@@ -70,14 +76,17 @@ def plan_grids(graph: Graph) -> GridPlan:
 
     Pools, reshapes and padding stay on their operand's grid. A concat decides one grid for itself
     and those operands that nothing else reads; any other operand keeps its own grid and is
-    requantized on the way in.
+    requantized on the way in. So do maximum and minimum, where cutting the operands off at the
+    ends of the result's range changes nothing. Float-only ops stand between conversions.
     """
     owner: dict[Value, Value] = {}
     separated: set[tuple[str, int]] = set()
     for node in graph.nodes:
         result = node.value
+        if _is_real(graph, result) and not _read_as_integers(graph, result):
+            continue
         owner[result] = result
-        if isinstance(node.op, Concat):
+        if isinstance(node.op, Concat | Maximum | Minimum):
             for position, operand in enumerate(node.inputs):
                 if _only_feeds(graph, operand, owner):
                     old = owner[operand]
@@ -87,6 +96,17 @@ def plan_grids(graph: Graph) -> GridPlan:
         elif node.op.keeps_grid:
             owner[result] = owner[node.inputs[0]]
     return GridPlan(owner, frozenset(separated))
+
+
+def _is_real(graph: Graph, value: Value) -> bool:
+    """Returns whether a value comes in float32: from a float-only op, or a constant for such."""
+    op = graph.producer(value).op
+    return op.float_only or (isinstance(op, Constant) and not _read_as_integers(graph, value))
+
+
+def _read_as_integers(graph: Graph, value: Value) -> bool:
+    users = graph.users(value)
+    return graph.is_output(value) or any(not node.op.float_only for node, _ in users)
 
 
 def _only_feeds(graph: Graph, value: Value, owner: Mapping[Value, Value]) -> bool:
@@ -127,6 +147,8 @@ def quantize_graph(
     grids = {value: _grid(graph, value, ranges, scheme) for value in plan.owners}
     edit = graph.edit()
     for node in graph.nodes:
+        if _is_real(graph, node.value):
+            continue
         grid = grids[plan.owner[node.value]]
         if isinstance(node.op, Constant):
             stored = _constant(node, grid, scheme)
@@ -146,10 +168,12 @@ def quantize_graph(
                     value,
                     TensorType(scheme.storage, graph.type(value).shape, grid),
                 )
+    _cross_borders(edit, graph, plan, grids, scheme.storage)
     for source in graph.inputs:
         _convert_input(edit, source, _EDGE[input_type])
     for name, value in graph.outputs:
-        _convert_output(edit, name, value, _EDGE[output_type])
+        type = TensorType(scheme.storage, graph.type(value).shape, grids[plan.owner[value]])
+        _convert_output(edit, name, value, type, _EDGE[output_type])
     return edit.done()
 
 
@@ -222,6 +246,28 @@ def _requantize(
     edit.set_inputs(node.name, *inputs)
 
 
+def _cross_borders(
+    edit: Edit, graph: Graph, plan: GridPlan, grids: Mapping[Value, Quant], storage: DType
+) -> None:
+    """Puts conversions where float-only ops read integers, or integer ops what these give."""
+    crossed: dict[Value, Value] = {}
+    for node in graph.nodes:
+        inputs = list(edit.node(node.name).inputs)
+        for position, value in enumerate(node.inputs):
+            real = _is_real(graph, value)
+            if real == node.op.float_only or (node.name, position) in plan.separated:
+                continue
+            if value not in crossed:
+                type = TensorType(DType.F32, graph.type(value).shape)
+                if real:
+                    type = TensorType(storage, type.shape, grids[plan.owner[value]])
+                name = edit.fresh(f"{value.node}_{'stored' if real else 'real'}")
+                op = Quantize() if real else Dequantize()
+                crossed[value] = edit.put(Node(name, op, (value,), (type,), loc=node.loc))
+            inputs[position] = crossed[value]
+        edit.set_inputs(node.name, *inputs)
+
+
 def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:
     """Makes an input arrive as `wanted`, with a quantize behind it where storage differs."""
     stored = edit.node(source.name).results[0]
@@ -234,10 +280,9 @@ def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:
     edit.set_type(source.value, _edge_type(stored, wanted))
 
 
-def _convert_output(edit: Edit, name: str, value: Value, wanted: DType) -> None:
+def _convert_output(edit: Edit, name: str, value: Value, stored: TensorType, wanted: DType) -> None:
     """Makes an output leave as `wanted`, through a dequantize or quantize where storage differs."""
-    stored = edit.node(value.node).results[0]
-    if wanted is stored.dtype:
+    if wanted is edit.node(value.node).results[0].dtype:
         return
     op = Dequantize() if wanted is DType.F32 else Quantize()
     node = Node(edit.fresh(f"{value.node}_{wanted}"), op, (value,), (_edge_type(stored, wanted),))

@@ -54,6 +54,16 @@ def _conv2d(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: boo
     return _activate(node, tf.concat(parts, -1), w)
 
 
+def _conv2d_transpose(
+    node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool
+) -> Tensor:
+    op: Any = node.op
+    shape = (tf.shape(operands[0])[0], *node.results[0].shape[1:])
+    kernel = tf.transpose(w["kernel"], (0, 1, 3, 2))
+    y = tf.nn.conv2d_transpose(operands[0], kernel, shape, op.stride, op.padding.upper())
+    return _activate(node, y, w)
+
+
 def _depthwise(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
     op: Any = node.op
     x, kernel = operands[0], _spread(w["kernel"], op.dilation)
@@ -153,6 +163,39 @@ def _pad(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) 
     return tf.pad(operands[0], [[0, 0], [op.top, op.bottom], [op.left, op.right], [0, 0]])
 
 
+def _slice(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
+    op: Any = node.op
+    cuts = [
+        slice(begin, None if size == -1 else begin + (size - 1) * stride + 1, stride)
+        for begin, size, stride in zip(op.begin, op.size, op.stride, strict=True)
+    ]
+    return operands[0][(slice(None), *cuts)]
+
+
+def _transpose(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
+    op: Any = node.op
+    return tf.transpose(operands[0], op.order)
+
+
+def _mirror_pad(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
+    op: Any = node.op
+    widths = [[0, 0], [op.top, op.bottom], [op.left, op.right], [0, 0]]
+    return tf.pad(operands[0], widths, mode=op.mode.upper())
+
+
+def _blocks(compute: Callable[[Tensor, int], Tensor]) -> Lowering:
+    def lower(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
+        op: Any = node.op
+        return compute(operands[0], op.block)
+
+    return lower
+
+
+def _sum(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
+    op: Any = node.op
+    return tf.reduce_sum(operands[0], axis=op.axes, keepdims=op.keepdims)
+
+
 def _refuse(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
     raise PassError(
         f"{node.op.kind} cannot be trained",
@@ -186,6 +229,22 @@ LOWERINGS: Mapping[str, Lowering] = {
     "pad": _pad,
     "quantize": _refuse,
     "dequantize": _refuse,
+    "conv2d_transpose": _conv2d_transpose,
+    "softmax": _unary(tf.nn.softmax),
+    "exp": _unary(tf.exp),
+    "sqrt": _unary(tf.sqrt),
+    "rsqrt": _unary(tf.math.rsqrt),
+    "square": _unary(tf.square),
+    "abs": _unary(tf.abs),
+    "div": _binary(tf.divide),
+    "maximum": lambda node, operands, w, training: tf.maximum(*operands),
+    "minimum": lambda node, operands, w, training: tf.minimum(*operands),
+    "slice": _slice,
+    "transpose": _transpose,
+    "mirror_pad": _mirror_pad,
+    "space_to_depth": _blocks(tf.nn.space_to_depth),
+    "depth_to_space": _blocks(tf.nn.depth_to_space),
+    "sum": _sum,
 }
 """What TensorFlow computes for each kind of op."""
 

@@ -15,7 +15,7 @@ from lmopt.training.backend import tf
 from lmopt.training.loop import Course, train
 from lmopt.training.lower import Lowered, lower, read_back
 
-PRUNED_KINDS = frozenset({"conv2d", "dense"})
+PRUNED_KINDS = frozenset({"conv2d", "conv2d_transpose", "dense"})
 """Kinds whose kernels are pruned; depthwise kernels are too small and too sensitive."""
 
 RISE = 0.7

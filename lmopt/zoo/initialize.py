@@ -83,6 +83,7 @@ def _known(shape: Shape) -> tuple[int, ...]:
 
 _DRAWS: Mapping[tuple[str, str], Draw] = {
     ("conv2d", "kernel"): _conv,
+    ("conv2d_transpose", "kernel"): _conv,
     ("depthwise_conv2d", "kernel"): _depthwise,
     ("dense", "kernel"): _dense,
 }

@@ -14,6 +14,7 @@ from lmopt.ir.ops import (
     Add,
     BatchNorm,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     DepthwiseConv2D,
     Mul,
@@ -24,7 +25,7 @@ from lmopt.ir.ops import (
 from lmopt.ir.types import DType, TensorType, Weight
 from lmopt.pipeline.base import Pass, PassContext, PassResult, Preserves
 
-Kernel = Conv2D | DepthwiseConv2D | Dense
+Kernel = Conv2D | Conv2DTranspose | DepthwiseConv2D | Dense
 Activated = Kernel | Add | Sub | Mul
 
 

@@ -18,7 +18,7 @@ AUTO = "auto"
 _FOLLOWERS = frozenset(
     ("batch_norm", "relu", "relu6", "leaky_relu", "prelu", "sigmoid", "tanh", "hard_swish")
 )
-_PLACES = frozenset(("conv2d", "depthwise_conv2d"))
+_PLACES = frozenset(("conv2d", "conv2d_transpose", "depthwise_conv2d"))
 
 
 @dataclass(frozen=True)

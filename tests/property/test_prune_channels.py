@@ -20,12 +20,15 @@ from lmopt.ir.ops import (
     BatchNorm,
     Concat,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     DepthwiseConv2D,
     HardSwish,
     LeakyRelu,
+    Maximum,
     MaxPool2D,
     Mean,
+    MirrorPad,
     Mul,
     Pad,
     PRelu,
@@ -33,8 +36,11 @@ from lmopt.ir.ops import (
     Relu6,
     Reshape,
     Sigmoid,
+    Slice,
+    Square,
     Sub,
     Tanh,
+    Transpose,
 )
 from lmopt.ir.verify import verify
 from lmopt.pipeline.base import PassContext
@@ -81,7 +87,7 @@ class Net:
 
     def layer(self, x: Value) -> Value:
         width = self.channels(x)
-        match int(self.rng.integers(9)):
+        match int(self.rng.integers(13)):
             case 0:
                 return self.conv(x, int(self.rng.integers(1, 7)))
             case 1:
@@ -102,6 +108,16 @@ class Net:
                 return self.add(pool((2, 2), (1, 1), padding="same"), x)
             case 7:
                 return self.add(Pad(1, 0, 0, 1), x)
+            case 8:
+                stride = (1, int(self.rng.integers(1, 3)))
+                up = Conv2DTranspose(int(self.rng.integers(1, 7)), stride=stride)
+                return self.add(Relu(), self.add(up, x))
+            case 9:
+                return self.add(Slice((1, 0, 0), (-1, -1, -1), (1, 1, 1)), self.add(Pad(1), x))
+            case 10:
+                return self.add(Transpose((0, 2, 1, 3)), self.add(MirrorPad(1, 0, 0, 1), x))
+            case 11:
+                return self.add(Maximum(), self.add(Square(), x), self.conv(x, width))
             case _:
                 return self.add(Add(), x, x)
 
@@ -124,7 +140,7 @@ def silence(graph: Graph, channels: ChannelMap, dead: NDArray[np.bool_]) -> Grap
     for node in graph.nodes:
         mask = dead[channels.of[node.value]]
         keys = {"bias", "beta", "mean"} | (
-            {"kernel"} if node.op.kind in ("conv2d", "dense") else set()
+            {"kernel"} if node.op.kind in ("conv2d", "conv2d_transpose", "dense") else set()
         )
         changed = {k: node.weights[k].real().copy() for k in keys & node.weights.keys()}
         for array in changed.values():

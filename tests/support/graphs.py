@@ -17,19 +17,27 @@ from lmopt.errors import GraphError
 from lmopt.ir import DType, Edit, Graph, Quant, TensorType, Value
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
+    Abs,
     Add,
     AvgPool2D,
     BatchNorm,
     Concat,
     Constant,
     Conv2D,
+    Conv2DTranspose,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Dequantize,
+    Div,
+    Exp,
     HardSwish,
     LeakyRelu,
+    Maximum,
     MaxPool2D,
     Mean,
+    Minimum,
+    MirrorPad,
     Mul,
     Pad,
     PRelu,
@@ -37,9 +45,17 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    Rsqrt,
     Sigmoid,
+    Slice,
+    Softmax,
+    SpaceToDepth,
+    Sqrt,
+    Square,
     Sub,
+    Sum,
     Tanh,
+    Transpose,
 )
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -192,6 +208,43 @@ def _pad(g: Grower, value: Value) -> Value:
     return g.add(Pad(*g.draw(st.tuples(*[st.integers(0, 2)] * 4))), value)
 
 
+def _conv_transpose(g: Grower, value: Value) -> Value:
+    op = Conv2DTranspose(
+        filters=g.draw(st.integers(1, 3)),
+        kernel=g.draw(SIZES),
+        stride=g.draw(st.sampled_from([(1, 1), (2, 2), (1, 2)])),
+        padding=g.draw(PADDINGS),
+        use_bias=g.draw(st.booleans()),
+        activation=g.draw(ACTIVATIONS),
+    )
+    return g.add(op, value)
+
+
+def _extreme(cls: type[Maximum | Minimum]) -> Callable[[Grower, Value], Value]:
+    return lambda g, value: g.add(cls(), value, g.partner(value))
+
+
+def _slice(g: Grower, value: Value) -> Value:
+    dims = [d or 1 for d in g.type(value).shape[1:]]
+    begin = tuple(g.draw(st.sampled_from([0, 0, dim // 2])) for dim in dims)
+    size = tuple(g.draw(st.sampled_from([-1, -1, 1])) for _ in dims)
+    return g.add(Slice(begin, size, tuple(g.draw(st.integers(1, 2)) for _ in dims)), value)
+
+
+def _transpose(g: Grower, value: Value) -> Value:
+    return g.add(Transpose((0, *g.draw(st.permutations(range(1, g.type(value).rank))))), value)
+
+
+def _mirror_pad(g: Grower, value: Value) -> Value:
+    mode = g.draw(st.sampled_from(["reflect", "symmetric"]))
+    return g.add(MirrorPad(*g.draw(st.tuples(*[st.integers(0, 1)] * 4)), mode), value)
+
+
+def _sum(g: Grower, value: Value) -> Value:
+    axes = g.draw(st.sets(st.integers(1, g.type(value).rank - 1), min_size=1))
+    return g.add(Sum(tuple(sorted(axes)), keepdims=True), value)
+
+
 def _block(g: Grower, value: Value) -> Value:
     """The block detectors are made of: kernel, batch norm, activation."""
     use_bias = g.draw(st.booleans())
@@ -245,12 +298,45 @@ GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
     "constant": _constant,
     "pad": _pad,
     "block": _block,
+    "conv2d_transpose": _conv_transpose,
+    "softmax": _unary(Softmax),
+    "exp": lambda g, value: g.add(Exp(), g.add(Tanh(), value)),
+    "square": lambda g, value: g.add(Square(), g.add(Tanh(), value)),
+    "abs": _unary(Abs),
+    "sqrt": lambda g, value: g.add(Sqrt(), g.add(Sigmoid(), value)),
+    "rsqrt": lambda g, value: g.add(Rsqrt(), g.add(Exp(), g.add(Tanh(), value))),
+    "div": lambda g, value: g.add(
+        Div(g.draw(ACTIVATIONS)), value, g.add(Exp(), g.add(Tanh(), value))
+    ),
+    "maximum": _extreme(Maximum),
+    "minimum": _extreme(Minimum),
+    "slice": _slice,
+    "transpose": _transpose,
+    "mirror_pad": _mirror_pad,
+    "space_to_depth": lambda g, value: g.add(SpaceToDepth(2), value),
+    "depth_to_space": lambda g, value: g.add(
+        DepthToSpace(2), g.add(Conv2D(4 * g.draw(st.integers(1, 2)), (1, 1)), value)
+    ),
+    "sum": _sum,
     "quantize": _grid,
     "dequantize": _grid,
 }
 GRID_KINDS = frozenset({"quantize", "dequantize"})
 FLOAT_KINDS = frozenset(GROWERS) - GRID_KINDS
-IMAGE_KINDS = frozenset({"conv2d", "depthwise_conv2d", "max_pool2d", "avg_pool2d", "mean", "pad"})
+IMAGE_KINDS = frozenset(
+    {
+        "conv2d",
+        "conv2d_transpose",
+        "depthwise_conv2d",
+        "max_pool2d",
+        "avg_pool2d",
+        "mean",
+        "pad",
+        "mirror_pad",
+        "space_to_depth",
+        "depth_to_space",
+    }
+)
 
 
 @st.composite

@@ -253,6 +253,46 @@ def _quantize(b: Builder, x: Value) -> Value:
     return b.put(o.Quantize(), x, grid=grid)
 
 
+def _conv2d_transpose(b: Builder, x: Value) -> Value:
+    filters = b.draw(st.integers(1, 5))
+    op = o.Conv2DTranspose(
+        filters, b.draw(PAIR), b.draw(STEP), b.draw(PADDINGS), b.draw(BOOL), b.draw(ACTIVATIONS)
+    )
+    weights, scale = b.kernel((*op.kernel, b.dims(x)[2], filters), x, 3, filters, op.use_bias)
+    return b.put(op, x, grid=b.grid(scale), **weights)
+
+
+def _extreme(kind: type[o.Maximum] | type[o.Minimum]) -> Callable[[Builder, Value], Value]:
+    return lambda b, x: b.put(kind(), x, b.input(b.dims(x), b.type(x).quant))
+
+
+def _slice(b: Builder, x: Value) -> Value:
+    begin, size, stride = [], [], []
+    for dim in b.dims(x):
+        begin.append(b.draw(st.integers(0, dim - 1)))
+        stride.append(b.draw(st.integers(1, 2)))
+        most = -(-(dim - begin[-1]) // stride[-1])
+        size.append(b.draw(st.sampled_from([-1, *range(1, most + 1)])))
+    return b.put(o.Slice(tuple(begin), tuple(size), tuple(stride)), x)
+
+
+def _mirror_pad(b: Builder, x: Value) -> Value:
+    mode = b.draw(st.sampled_from(["reflect", "symmetric"]))
+    left_out = 1 if mode == "reflect" else 0
+    most = [min(2, size - left_out) for size in b.dims(x)[:2]]
+    widths = [b.draw(st.integers(0, most[k // 2])) for k in range(4)]
+    return b.put(o.MirrorPad(*widths, mode), x)
+
+
+def _space_to_depth(b: Builder, x: Value) -> Value:
+    height, width, _ = b.dims(x)
+    return b.put(o.SpaceToDepth(2), b.put(o.Pad(height % 2, 0, 0, width % 2), x))
+
+
+def _depth_to_space(b: Builder, x: Value) -> Value:
+    return b.put(o.DepthToSpace(2), b.put(o.Concat(), x, x, x, x))
+
+
 ONE_OP: Mapping[str, Callable[[Builder, Value], Value]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise_conv2d,
@@ -274,6 +314,14 @@ ONE_OP: Mapping[str, Callable[[Builder, Value], Value]] = {
     "reshape": lambda b, x: b.put(o.Reshape((-1,)), x),
     "pad": _pad,
     "quantize": _quantize,
+    "conv2d_transpose": _conv2d_transpose,
+    "maximum": _extreme(o.Maximum),
+    "minimum": _extreme(o.Minimum),
+    "slice": _slice,
+    "transpose": lambda b, x: b.put(o.Transpose((0, *b.draw(st.permutations([1, 2, 3])))), x),
+    "mirror_pad": _mirror_pad,
+    "space_to_depth": _space_to_depth,
+    "depth_to_space": _depth_to_space,
 }
 # these leave a picture, so that any op can follow
 _PICTURE_OPS = tuple(sorted(set(ONE_OP) - {"dense", "mean", "reshape"}))

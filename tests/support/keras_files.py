@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 WRITERS = ("keras", "tf_keras")
-MODELS = ("everything", "chain", "two_inputs", "operators")
+MODELS = ("everything", "chain", "two_inputs", "operators", "maps")
 FORMATS = ("keras", "h5")
 
 
@@ -150,6 +150,25 @@ class _Writer:
         image = keras.Input((3, 3, 2), name="image")
         x = image * 2.0 + 1.0
         return keras.Model(image, x - keras.layers.Activation("tanh")(image))
+
+    def maps(self) -> Any:
+        keras, layers = self.keras, self.keras.layers
+        image = keras.Input((9, 8, 3), name="image")
+        x = layers.Conv2DTranspose(4, 3, strides=2, padding="same", activation="relu")(image)
+        x = layers.Cropping2D(((1, 1), (0, 2)))(x)
+        x = layers.Conv2DTranspose(3, (2, 3), strides=(1, 2), use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU(max_value=1.0)(x)
+        y = layers.Permute((2, 3, 1))(layers.Activation("softmax")(x))
+        y = layers.Softmax()(layers.Permute((3, 1, 2))(y))
+        z = layers.DepthwiseConv2D(3, padding="same", dilation_rate=2)(x)
+        z = layers.Activation("hard_sigmoid")(z)
+        z = layers.Minimum()([layers.Maximum()([z, y]), layers.Average()([x, y, z])])
+        z = layers.Dense(3, activation="hard_sigmoid")(z)
+        gate = layers.Dense(3, activation="exponential")(layers.GlobalMaxPooling2D()(z))
+        gate = layers.Reshape((1, 1, 3))(gate)
+        z = layers.Multiply()([z / (gate + 1.0), gate])
+        return keras.Model(image, [layers.GlobalMaxPooling2D(keepdims=True)(z), x])
 
     def low_precision(self) -> Any:
         keras, layers = self.keras, self.keras.layers

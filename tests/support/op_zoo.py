@@ -75,9 +75,9 @@ def _with_other(op: ops.Op) -> Case:
     return lambda edit, name, x: edit.add(name, op, x, Value("other"))
 
 
-def _with_constant(op: ops.Op, shape: tuple[int, ...]) -> Case:
+def _with_constant(op: ops.Op, shape: tuple[int, ...], low: float = -1.0) -> Case:
     def case(edit: Edit, name: str, x: Value) -> Value:
-        values = np.linspace(-1.0, 1.5, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+        values = np.linspace(low, 1.5, int(np.prod(shape)), dtype=np.float32).reshape(shape)
         constant = edit.add(f"{name}_constant", ops.Constant(shape), weights={"value": values})
         return edit.add(name, op, x, constant)
 
@@ -86,6 +86,15 @@ def _with_constant(op: ops.Op, shape: tuple[int, ...]) -> Case:
 
 def _after_flatten(op: ops.Op) -> Case:
     return lambda edit, name, x: edit.add(name, op, edit.add(f"{name}_flat", ops.Reshape((-1,)), x))
+
+
+def _positive(edit: Edit, name: str, x: Value) -> Value:
+    one = edit.add(f"{name}_one", ops.Constant((1,)), weights={"value": np.ones(1, np.float32)})
+    return edit.add(f"{name}_positive", ops.Add(), edit.add(f"{name}_sq", ops.Square(), x), one)
+
+
+def _of_squares(op: ops.Op) -> Case:
+    return lambda edit, name, x: edit.add(name, op, _positive(edit, name, x))
 
 
 CASES: dict[str, Case] = {
@@ -126,6 +135,47 @@ CASES: dict[str, Case] = {
     "concat_rows": _with_other(ops.Concat(1)),
     "reshape": _op(ops.Reshape((-1, 3))),
     "pad": _op(ops.Pad(1, 0, 2, 3)),
+    "conv_transpose": _op(ops.Conv2DTranspose(5)),
+    "conv_transpose_valid": _op(
+        ops.Conv2DTranspose(4, (2, 3), (3, 1), "valid", activation="relu6")
+    ),
+    "conv_transpose_bare": _op(ops.Conv2DTranspose(3, (4, 4), use_bias=False)),
+    "softmax": _op(ops.Softmax()),
+    "softmax_flat": _after_flatten(ops.Softmax()),
+    "exp": _op(ops.Exp()),
+    "abs": _op(ops.Abs()),
+    "square": _op(ops.Square()),
+    "sqrt": _of_squares(ops.Sqrt()),
+    "rsqrt": _of_squares(ops.Rsqrt()),
+    "div_constant": _with_constant(ops.Div(activation="relu"), (6,), low=0.5),
+    "div_dense": lambda edit, name, x: edit.add(
+        f"{name}_after", ops.Conv2D(2), edit.add(name, ops.Div(), x, _positive(edit, name, x))
+    ),
+    "maximum": _with_other(ops.Maximum()),
+    "maximum_constant": _with_constant(ops.Maximum(), (6,)),
+    "minimum": _with_other(ops.Minimum()),
+    "minimum_constant": _with_constant(ops.Minimum(), (1,)),
+    "slice": _op(ops.Slice((1, 0, 2), (6, -1, 3), (1, 2, 1))),
+    "transpose": _op(ops.Transpose((0, 2, 1, 3))),
+    "shuffle": lambda edit, name, x: edit.add(
+        name,
+        ops.Reshape((9, 10, 6)),
+        edit.add(
+            f"{name}_swapped",
+            ops.Transpose((0, 1, 2, 4, 3)),
+            edit.add(f"{name}_split", ops.Reshape((9, 10, 2, 3)), x),
+        ),
+    ),
+    "mirror_pad": _op(ops.MirrorPad(1, 2, 0, 3)),
+    "mirror_pad_symmetric": _op(ops.MirrorPad(1, 1, 1, 1, "symmetric")),
+    "space_to_depth": lambda edit, name, x: edit.add(
+        name, ops.SpaceToDepth(2), edit.add(f"{name}_even", ops.Pad(bottom=1), x)
+    ),
+    "depth_to_space": lambda edit, name, x: edit.add(
+        name, ops.DepthToSpace(2), edit.add(f"{name}_deep", ops.Conv2D(8, (1, 1)), x)
+    ),
+    "sum": _op(ops.Sum()),
+    "sum_channels": _op(ops.Sum((3,), keepdims=True)),
 }
 FLOAT_ONLY: dict[str, Case] = {"batch_norm": _op(ops.BatchNorm(epsilon=1e-2))}
 

@@ -14,27 +14,43 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
+    Abs,
     Add,
     AvgPool2D,
     BatchNorm,
     Concat,
     Constant,
     Conv2D,
+    Conv2DTranspose,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
+    Div,
+    Exp,
     HardSwish,
     LeakyRelu,
+    Maximum,
     MaxPool2D,
     Mean,
+    Minimum,
+    MirrorPad,
     Mul,
     Pad,
     PRelu,
     Relu,
     Relu6,
     Reshape,
+    Rsqrt,
     Sigmoid,
+    Slice,
+    Softmax,
+    SpaceToDepth,
+    Sqrt,
+    Square,
     Sub,
+    Sum,
     Tanh,
+    Transpose,
 )
 from lmopt.ir.types import Weight
 
@@ -80,6 +96,22 @@ UNARY: dict[str, Op] = {
     "mean_keepdims": Mean(keepdims=True),
     "reshape": Reshape((9, -1)),
     "pad": Pad(1, 0, 2, 3),
+    "conv_transpose": Conv2DTranspose(5, activation="relu"),
+    "conv_transpose_even": Conv2DTranspose(4, (4, 2), (2, 1), use_bias=False),
+    "conv_transpose_valid": Conv2DTranspose(4, (2, 3), (3, 2), "valid"),
+    "softmax": Softmax(),
+    "exp": Exp(),
+    "square": Square(),
+    "abs": Abs(),
+    "slice": Slice((1, 0, 2), (6, -1, 3), (1, 2, 1)),
+    "transpose": Transpose((0, 3, 1, 2)),
+    "mirror_pad": MirrorPad(1, 2, 0, 3),
+    "mirror_pad_symmetric": MirrorPad(1, 1, 1, 1, "symmetric"),
+    "sum": Sum((1, 3)),
+    "sqrt": Sqrt(),
+    "rsqrt": Rsqrt(),
+    "space_to_depth": SpaceToDepth(2),
+    "depth_to_space": DepthToSpace(2),
 }
 """One operand, [?, 9, 7, 6]."""
 
@@ -89,8 +121,20 @@ BINARY: dict[str, Op] = {
     "mul": Mul(activation="relu6"),
     "concat": Concat(),
     "concat_rows": Concat(axis=1),
+    "div": Div(),
+    "maximum": Maximum(),
+    "minimum": Minimum(),
 }
 """The operand, and a constant of its shape or the operand once more."""
+
+
+BEFORE: dict[str, Op] = {
+    "sqrt": Sigmoid(),
+    "rsqrt": Sigmoid(),
+    "space_to_depth": Pad(1, 0, 0, 1),
+    "depth_to_space": Conv2D(8, (1, 1)),
+}
+"""What makes an operand that these kinds of op take."""
 
 
 def fill(graph: Graph, seed: int = 0) -> Graph:
@@ -112,6 +156,8 @@ def single(op: Op) -> Graph:
     """Returns a graph of one op (with two operands where it takes them)."""
     edit = Edit("single")
     x = edit.input("x", (None, 9, 7, 6))
+    if op.kind in BEFORE:
+        x = edit.add("before", BEFORE[op.kind], x)
     if op.arity == 1:
         y = edit.add("y", op, x)
     elif op.arity is None:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from lmopt.errors import GraphError
 from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.interp.arrange import ARRANGE
 from lmopt.ir.interp.call import Array, Call
 from lmopt.ir.interp.floating import FLOAT
 from lmopt.ir.interp.integer import INTEGER
@@ -16,7 +17,7 @@ from lmopt.ir.types import DType, TensorType
 
 _EIGHT_BITS = (DType.I8, DType.U8)
 # what moves or converts stored integers works on any type
-_COMPUTES = frozenset(INTEGER) - {"constant", "concat", "reshape", "quantize"}
+_COMPUTES = frozenset(INTEGER) - {"constant", "concat", "reshape", "quantize", *ARRANGE}
 
 
 def run(

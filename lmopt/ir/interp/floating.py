@@ -9,8 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.ir.graph import Node
+from lmopt.ir.interp.arrange import ARRANGE
 from lmopt.ir.interp.call import Array, Call, Kernel
-from lmopt.ir.interp.window import convolve, convolve_depthwise, taps, window_counts
+from lmopt.ir.interp.window import (
+    convolve,
+    convolve_depthwise,
+    convolve_transposed,
+    taps,
+    window_counts,
+)
 from lmopt.ir.ops import (
     Activation,
     Add,
@@ -18,14 +25,17 @@ from lmopt.ir.ops import (
     BatchNorm,
     Concat,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     DepthwiseConv2D,
+    Div,
     LeakyRelu,
     MaxPool2D,
     Mean,
     Mul,
     Pad,
     Sub,
+    Sum,
 )
 
 Floats = NDArray[np.float32]
@@ -42,6 +52,12 @@ def _conv2d(call: Call) -> Array:
     op = cast(Conv2D, call.node.op)
     kernel = call.node.weight("kernel").real()
     y = convolve(call.x, kernel, op.stride, op.dilation, op.padding, op.groups)
+    return activate(_biased(call.node, cast(Floats, y)), op.activation)
+
+
+def _conv2d_transpose(call: Call) -> Array:
+    op = cast(Conv2DTranspose, call.node.op)
+    y = convolve_transposed(call.x, call.node.weight("kernel").real(), op.stride, op.padding)
     return activate(_biased(call.node, cast(Floats, y)), op.activation)
 
 
@@ -101,6 +117,22 @@ def _sub(call: Call) -> Array:
 
 def _mul(call: Call) -> Array:
     return activate(call.x * call.operands[1], cast(Mul, call.node.op).activation)
+
+
+def _div(call: Call) -> Array:
+    return activate(
+        np.divide(call.x, call.operands[1], dtype=np.float32), cast(Div, call.node.op).activation
+    )
+
+
+def _softmax(call: Call) -> Array:
+    grown = np.exp(call.x - call.x.max(axis=-1, keepdims=True))
+    return np.asarray(grown / grown.sum(axis=-1, keepdims=True))
+
+
+def _sum(call: Call) -> Array:
+    op = cast(Sum, call.node.op)
+    return np.asarray(call.x.sum(axis=op.axes, dtype=np.float32, keepdims=op.keepdims))
 
 
 def _max_pool2d(call: Call) -> Array:
@@ -174,4 +206,14 @@ FLOAT: Mapping[str, Kernel] = {
     "reshape": reshape,
     "pad": pad,
     "dequantize": _dequantize,
+    "conv2d_transpose": _conv2d_transpose,
+    "softmax": _softmax,
+    "exp": lambda call: np.exp(call.x),
+    "sqrt": lambda call: np.sqrt(call.x),
+    "rsqrt": lambda call: 1 / np.sqrt(call.x),
+    "square": lambda call: np.square(call.x),
+    "abs": lambda call: np.abs(call.x),
+    "div": _div,
+    "sum": _sum,
+    **ARRANGE,
 }

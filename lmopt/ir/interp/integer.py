@@ -23,6 +23,7 @@ from lmopt.ir.interp.activation import (
     sigmoid,
     tanh,
 )
+from lmopt.ir.interp.arrange import ARRANGE
 from lmopt.ir.interp.call import Array, Call, Kernel, require_grid
 from lmopt.ir.interp.fixedpoint import (
     Ints,
@@ -32,11 +33,18 @@ from lmopt.ir.interp.fixedpoint import (
 )
 from lmopt.ir.interp.floating import concat, max_pool, pad, reshape
 from lmopt.ir.interp.store import centered, clamp, store, zero_point
-from lmopt.ir.interp.window import convolve, convolve_depthwise, taps, window_counts
+from lmopt.ir.interp.window import (
+    convolve,
+    convolve_depthwise,
+    convolve_transposed,
+    taps,
+    window_counts,
+)
 from lmopt.ir.ops import (
     Add,
     AvgPool2D,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     DepthwiseConv2D,
     MaxPool2D,
@@ -70,6 +78,17 @@ def _depthwise_conv2d(call: Call) -> Array:
     op = cast(DepthwiseConv2D, call.node.op)
     kernel = _centered_kernel(call)
     sums = convolve_depthwise(centered(call, 0), kernel, op.stride, op.dilation, op.padding)
+    return clamp(call, _requantized_sums(call, sums), op.activation)
+
+
+def _conv2d_transpose(call: Call) -> Array:
+    """As `conv2d`, the sums gathered per result pixel.
+
+    Source: transpose_conv.cc, internal/reference/integer_ops/transpose_conv.h,
+    internal/reference/transpose_conv.h.
+    """
+    op = cast(Conv2DTranspose, call.node.op)
+    sums = convolve_transposed(centered(call, 0), _centered_kernel(call), op.stride, op.padding)
     return clamp(call, _requantized_sums(call, sums), op.activation)
 
 
@@ -279,4 +298,6 @@ INTEGER: Mapping[str, Kernel] = {
     "reshape": reshape,
     "pad": _pad,
     "quantize": _quantize,
+    "conv2d_transpose": _conv2d_transpose,
+    **ARRANGE,
 }

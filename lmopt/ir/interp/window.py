@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.ir.op import window_size
+from lmopt.ir.op import spread_size, window_size
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -74,6 +74,29 @@ def convolve(
         matrix = kernel[..., group * share : (group + 1) * share].reshape(-1, share)
         parts.append(np.matmul(columns, matrix))
     return parts[0] if groups == 1 else np.concatenate(parts, axis=-1)
+
+
+def convolve_transposed(x: Array, kernel: Array, stride: Pair, padding: str) -> Array:
+    """Returns the transposed convolution of `x`, in the arithmetic of the operands' type.
+
+    Shapes:
+        x: [batch, height, width, channels]; kernel: [height, width, channels, filters].
+    """
+    sides, out = x.shape[1:3], []
+    cuts = []
+    for size, window, step in zip(sides, kernel.shape, stride, strict=False):
+        reach = (size - 1) * step + window
+        length = spread_size(size, window, step, padding)
+        cuts.append(max(reach - length, 0) // 2)
+        out.append((max(reach, cuts[-1] + length), length))
+    (high, height), (wide, width) = out
+    full = np.zeros((len(x), high, wide, kernel.shape[3]), np.result_type(x, kernel))
+    for row in range(kernel.shape[0]):
+        rows = slice(row, row + (sides[0] - 1) * stride[0] + 1, stride[0])
+        for column in range(kernel.shape[1]):
+            columns = slice(column, column + (sides[1] - 1) * stride[1] + 1, stride[1])
+            full[:, rows, columns] += np.matmul(x, kernel[row, column])
+    return full[:, cuts[0] : cuts[0] + height, cuts[1] : cuts[1] + width]
 
 
 def convolve_depthwise(

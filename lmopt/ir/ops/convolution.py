@@ -1,4 +1,4 @@
-"""Ops with a kernel: convolution, depthwise convolution, dense."""
+"""Ops with a kernel: convolution, its transpose, depthwise convolution, dense."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lmopt.errors import GraphError
-from lmopt.ir.op import Op, float_result, image_dims, window_shape
+from lmopt.ir.op import Op, float_result, image_dims, spread_size, window_shape
 from lmopt.ir.types import TensorType
 
 Padding = Literal["same", "valid"]
@@ -59,6 +59,52 @@ class Conv2D(Op):
 
     def macs(self, inputs: Sequence[TensorType]) -> int:
         return self.infer(inputs)[0].elements * math.prod(self.params(inputs)["kernel"][:3])
+
+
+@dataclass(frozen=True)
+class Conv2DTranspose(Op):
+    """Transposed 2-D convolution; `kernel` weight is [height, width, in, filters].
+
+    Every operand pixel adds its multiple of the kernel to the result, `stride` pixels apart. `same`
+    gives the operand's size times the stride, `valid` all that is written to.
+
+    Attributes:
+        filters: Output channels.
+        use_bias: Whether the node carries `bias` [filters].
+    """
+
+    kind: ClassVar[str] = "conv2d_transpose"
+    filters: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (2, 2)
+    padding: Padding = "same"
+    use_bias: bool = True
+    activation: Activation = "none"
+
+    def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        self.check_arity(inputs)
+        height, width, _ = image_dims(self, inputs[0])
+        return (
+            float_result(
+                inputs[0],
+                (
+                    inputs[0].shape[0],
+                    spread_size(height, self.kernel[0], self.stride[0], self.padding),
+                    spread_size(width, self.kernel[1], self.stride[1], self.padding),
+                    self.filters,
+                ),
+            ),
+        )
+
+    def params(self, inputs: Sequence[TensorType]) -> Mapping[str, tuple[int, ...]]:
+        channels = image_dims(self, inputs[0])[2]
+        shapes: dict[str, tuple[int, ...]] = {"kernel": (*self.kernel, channels, self.filters)}
+        if self.use_bias:
+            shapes["bias"] = (self.filters,)
+        return shapes
+
+    def macs(self, inputs: Sequence[TensorType]) -> int:
+        return inputs[0].elements * math.prod(self.kernel) * self.filters
 
 
 @dataclass(frozen=True)

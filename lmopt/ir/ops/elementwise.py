@@ -63,6 +63,58 @@ class HardSwish(_Unary):
 
 
 @dataclass(frozen=True)
+class _FloatUnary(_Unary):
+    float_only: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Exp(_FloatUnary):
+    """e to the power of x."""
+
+    kind: ClassVar[str] = "exp"
+
+
+@dataclass(frozen=True)
+class Sqrt(_FloatUnary):
+    """Square root; not a number below 0."""
+
+    kind: ClassVar[str] = "sqrt"
+
+
+@dataclass(frozen=True)
+class Rsqrt(_FloatUnary):
+    """1 / square root; infinite at 0."""
+
+    kind: ClassVar[str] = "rsqrt"
+
+
+@dataclass(frozen=True)
+class Square(_FloatUnary):
+    """x * x."""
+
+    kind: ClassVar[str] = "square"
+
+
+@dataclass(frozen=True)
+class Abs(_FloatUnary):
+    """x without its sign."""
+
+    kind: ClassVar[str] = "abs"
+
+
+@dataclass(frozen=True)
+class Softmax(_FloatUnary):
+    """exp(x) over its sum along the last axis."""
+
+    kind: ClassVar[str] = "softmax"
+
+    def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        self.check_arity(inputs)
+        _channels(self, inputs[0])
+        return (float_result(inputs[0], inputs[0].shape),)
+
+
+@dataclass(frozen=True)
 class PRelu(_Unary):
     """x where positive, else alpha * x with a learned `alpha` per last-axis channel."""
 
@@ -119,6 +171,38 @@ class Mul(_Binary):
     """a * b with NumPy broadcasting."""
 
     kind: ClassVar[str] = "mul"
+
+
+@dataclass(frozen=True)
+class Div(_Binary):
+    """a / b with NumPy broadcasting."""
+
+    kind: ClassVar[str] = "div"
+    float_only: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class _Extreme(Op):
+    arity: ClassVar[int | None] = 2
+    keeps_grid: ClassVar[bool] = True
+
+    def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        self.check_arity(inputs)
+        return (inputs[0].with_shape(broadcast(self, inputs[0].shape, inputs[1].shape)),)
+
+
+@dataclass(frozen=True)
+class Maximum(_Extreme):
+    """The larger of a and b, with NumPy broadcasting; exact on any grid."""
+
+    kind: ClassVar[str] = "maximum"
+
+
+@dataclass(frozen=True)
+class Minimum(_Extreme):
+    """The smaller of a and b, with NumPy broadcasting; exact on any grid."""
+
+    kind: ClassVar[str] = "minimum"
 
 
 def _channels(op: Op, tensor: TensorType) -> int:

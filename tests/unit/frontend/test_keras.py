@@ -168,11 +168,15 @@ def test_calls_may_stand_before_what_feeds_them(model):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (layer("Softmax"), "no layer Softmax"),
+        (layer("Dot"), "no layer Dot"),
+        (layer("Softmax", axis=1), "axis is 1"),
         (layer("Lambda", function=["code"]), "Python code"),
-        (layer("ReLU", max_value=1.0), "max_value is 1.0"),
+        (layer("ReLU", max_value=6.0, negative_slope=0.1), "max_value is 6.0"),
         (layer("ReLU", threshold=0.5), "threshold is 0.5"),
-        (layer("Activation", activation="softmax"), "activation is 'softmax'"),
+        (layer("Activation", activation="selu"), "activation is 'selu'"),
+        (layer("Activation", activation="hard_sigmoid"), "2 and 3 differ in hard_sigmoid"),
+        (layer("Cropping2D", cropping=[[2, 2], [0, 0]]), "cropping is"),
+        (layer("Permute", dims=[1, 3]), "1 to 3 in some order"),
         (layer("Activation", activation={"class_name": "__lambda__"}), "activation is"),
         (layer("MaxPooling2D", data_format="channels_first"), "wanted 'channels_last'"),
         (layer("MaxPooling2D", padding="causal"), "padding is 'causal'"),

@@ -39,7 +39,9 @@ def random_inputs(graph: Graph, batch: int = 2) -> dict[str, NDArray[np.float32]
 
 def test_every_op_has_arithmetic() -> None:
     assert set(FLOAT) | {"input", "quantize"} == set(o.OPS)
-    assert set(INTEGER) | {"input", "dequantize", "batch_norm"} == set(o.OPS)
+    without = {kind for kind, op in o.OPS.items() if op.float_only}
+    assert set(INTEGER) | {"input", "dequantize", "batch_norm"} | without == set(o.OPS)
+    assert not set(INTEGER) & without
 
 
 def apply(op: o.Op, x: object) -> NDArray[np.float32]:
@@ -57,6 +59,12 @@ def apply(op: o.Op, x: object) -> NDArray[np.float32]:
         (o.Tanh(), [np.tanh(-4), 0, np.tanh(2), np.tanh(8)]),
         (o.HardSwish(), [0, 0, 2 * 5 / 6, 8]),
         (o.Reshape((2, -1)), [[-4, 0], [2, 8]]),
+        (o.Exp(), np.exp([-4, 0, 2, 8])),
+        (o.Square(), [16, 0, 4, 64]),
+        (o.Abs(), [4, 0, 2, 8]),
+        (o.Softmax(), np.exp([-4, 0, 2, 8]) / np.exp([-4, 0, 2, 8]).sum()),
+        (o.Slice((0,), (2,), (3,)), [-4, 8]),
+        (o.Sum((1,)), 6),
     ],
 )
 def test_element_wise_by_hand(op: o.Op, want: object) -> None:
@@ -83,6 +91,55 @@ def test_pad_and_mean() -> None:
     assert padded.shape == (1, 4, 5, 1)
     assert padded[0, 0].sum() == 0 and padded.sum() == PICTURE.sum()
     assert apply(o.Mean(), PICTURE).tolist() == [[4]]
+
+
+def test_transposed_convolution_spreads_every_pixel() -> None:
+    def spread(op: o.Conv2DTranspose, taps: list[float]) -> object:
+        edit = Edit("up")
+        kernel = np.array(taps, np.float32).reshape(1, len(taps), 1, 1)
+        x = edit.input("x", (None, 1, 2, 1))
+        edit.output("y", edit.add("up", op, x, weights={"kernel": kernel}))
+        return run(edit.done(), {"x": np.array([[[[1], [10]]]], np.float32)})["y"].reshape(-1)
+
+    whole = o.Conv2DTranspose(1, (1, 3), (1, 2), "valid", use_bias=False)
+    np.testing.assert_array_equal(spread(whole, [1, 2, 3]), [1, 2, 13, 20, 30])
+    same = o.Conv2DTranspose(1, (1, 3), (1, 2), "same", use_bias=False)
+    np.testing.assert_array_equal(spread(same, [1, 2, 3]), [1, 2, 13, 20])
+    gaps = o.Conv2DTranspose(1, (1, 1), (1, 3), "valid", use_bias=False)
+    np.testing.assert_array_equal(spread(gaps, [2]), [2, 0, 0, 20, 0, 0])
+
+
+def test_blocks_of_pixels_become_channels_and_pixels_again() -> None:
+    picture = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    deep = apply(o.SpaceToDepth(2), picture)
+    np.testing.assert_array_equal(deep[0, 0], [[0, 1, 4, 5], [2, 3, 6, 7]])
+    np.testing.assert_array_equal(apply(o.DepthToSpace(2), deep), picture)
+
+
+def test_mirrored_borders() -> None:
+    row = np.array([1, 2, 3], np.float32).reshape(1, 1, 3, 1)
+    reflected = apply(o.MirrorPad(left=2, right=1), row)
+    np.testing.assert_array_equal(reflected.reshape(-1), [3, 2, 1, 2, 3, 2])
+    repeated = apply(o.MirrorPad(left=2, right=1, mode="symmetric"), row)
+    np.testing.assert_array_equal(repeated.reshape(-1), [2, 1, 1, 2, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "message"),
+    [
+        (o.Slice((0,), (8,), (1,)), (7,), "cannot take 8 elements 1 apart from 0 on of 7"),
+        (o.Slice((0, 0), (1, 1), (1, 1)), (7,), "slice wants begin, size and stride of 1"),
+        (o.Transpose((1, 0)), (7,), "wants 0 and then 1 to 1"),
+        (o.MirrorPad(3), (3, 3, 1), "larger than its borders"),
+        (o.SpaceToDepth(2), (3, 4, 1), "into blocks of 2"),
+        (o.DepthToSpace(2), (3, 4, 6), "cannot make blocks of 2"),
+        (o.Sum((2, 1)), (3, 4, 6), "ascending axes from 1 to 3"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_errors(op: o.Op, shape: tuple[int, ...], message: str) -> None:
+    edit = Edit("wrong")
+    with pytest.raises(GraphError, match=message):
+        edit.add("y", op, edit.input("x", (None, *shape)))
 
 
 def test_batch_norm_uses_stored_statistics() -> None:
@@ -115,6 +172,25 @@ def test_batch_norm_uses_stored_statistics() -> None:
         (o.Mean(keepdims=True), [(5, 6, 2)]),
         (o.Concat(1), [(2, 6, 2), (3, 6, 2)]),
         (o.Pad(1, 2, 0, 3), [(2, 6, 2)]),
+        (o.Conv2DTranspose(5, (3, 3), activation="relu6"), [(4, 5, 3)]),
+        (o.Conv2DTranspose(5, (2, 4), (3, 1), use_bias=False), [(4, 5, 3)]),
+        (o.Conv2DTranspose(5, (2, 3), (3, 2), "valid"), [(4, 5, 3)]),
+        (o.Softmax(), [(4, 5, 3)]),
+        (o.Softmax(), [(7,)]),
+        (o.Div("relu"), [(4, 4, 3), (1, 1, 3)]),
+        (o.Square(), [(4, 4, 3)]),
+        (o.Abs(), [(4, 4, 3)]),
+        (o.Maximum(), [(4, 4, 3), (4, 4, 3)]),
+        (o.Minimum(), [(4, 4, 3), (1, 1, 3)]),
+        (o.Slice((1, 0, 1), (2, -1, 1), (1, 3, 1)), [(4, 5, 3)]),
+        (o.Slice((2,), (-1,), (2,)), [(7,)]),
+        (o.Transpose((0, 3, 1, 2)), [(4, 5, 3)]),
+        (o.MirrorPad(2, 1, 0, 4), [(4, 5, 3)]),
+        (o.MirrorPad(4, 1, 0, 5, "symmetric"), [(4, 5, 3)]),
+        (o.SpaceToDepth(2), [(4, 6, 3)]),
+        (o.DepthToSpace(2), [(4, 6, 12)]),
+        (o.Sum((1, 3)), [(4, 6, 5)]),
+        (o.Sum((2,), keepdims=True), [(4, 6, 5)]),
     ],
     ids=lambda value: value.kind if isinstance(value, o.Op) else "",
 )

@@ -39,6 +39,13 @@ def test_a_bias_before_the_norm_is_scaled():
     np.testing.assert_allclose(fold(kernel).node("c").weight("bias").real(), [1.5, 2, 0, 1])
 
 
+def test_a_transposed_convolution_takes_scale_and_shift():
+    kernel = "conv2d_transpose(%x) {filters=4, kernel=1, use_bias=false} [kernel=f32[1,1,2,4]=1]"
+    node = fold(kernel).node("c")
+    np.testing.assert_allclose(node.weight("kernel").real()[0, 0], [[1, 2, 1, -1]] * 2)
+    assert (node.op.use_bias, node.op.activation) == (True, "relu")
+
+
 def test_a_depthwise_kernel_is_scaled_per_channel_and_multiplier():
     kernel = "depthwise_conv2d(%x) {kernel=1, multiplier=2, use_bias=false} [kernel=f32[1,1,2,2]=1]"
     node = fold(kernel).node("c")

@@ -11,16 +11,23 @@ from lmopt.ir.ops import (
     Add,
     BatchNorm,
     Concat,
+    Constant,
     Conv2D,
     Dense,
+    Div,
+    Exp,
     MaxPool2D,
     Mean,
+    Minimum,
     Reshape,
     Sigmoid,
+    Softmax,
+    Sum,
 )
 from lmopt.ir.types import DType, Quant, ValueRange
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
+from tests.support.op_zoo import initialized
 
 INT8 = QuantScheme(DType.I8, per_channel=True)
 UINT8 = QuantScheme(DType.U8, per_channel=False)
@@ -144,3 +151,45 @@ def test_a_tiny_kernel_with_a_large_bias_keeps_the_bias():
     ranges = {Value("image"): ValueRange(0, 1), Value("y"): ValueRange(0, 1)}
     answer = run(quantize_graph(graph, ranges, INT8), {"image": np.ones((1, 2), np.float32)})
     assert answer["y"][0, 0] == pytest.approx(0.75, abs=1 / 255)
+
+
+def test_float_only_ops_stand_between_conversions():
+    edit = Edit("islands")
+    image = edit.input("image", (None, 6, 6, 3))
+    conv = edit.add("conv", Conv2D(4), image)
+    grown = edit.add("grown", Exp(), conv)
+    total = edit.add("total", Sum((3,), keepdims=True), grown)
+    share = edit.add("share", Div(), grown, total)
+    edit.output("maps", edit.add("maps", Conv2D(2, (1, 1)), share))
+    edit.output("heat", edit.add("heat", Softmax(), conv))
+    graph = initialized(edit.done())
+    plan = plan_grids(graph)
+    assert {Value("grown"), Value("total")}.isdisjoint(plan.owner)
+    assert {Value("share"), Value("heat")} <= set(plan.owner)
+    images = np.random.default_rng(4).random((3, 6, 6, 3)).astype(np.float32)
+    quantized = quantize_graph(graph, ranges_of(graph, images), INT8)
+    kinds = [node.op.kind for node in quantized.nodes]
+    assert kinds.count("dequantize") == 2  # one for both readers of `conv`, one at the end
+    floats = {n.name for n in quantized.nodes if n.op.float_only}
+    assert floats == {"grown", "total", "share", "heat"}
+    assert all(quantized.node(name).results[0].dtype is DType.F32 for name in floats)
+    want, got = run(graph, {"image": images}), run(quantized, {"image": images})
+    for name, limit in (("maps", 0.03), ("heat", 0.03)):
+        spread = np.ptp(want[name])
+        assert 0 < np.abs(got[name] - want[name]).max() <= limit * spread
+    whole = quantize_graph(graph, ranges_of(graph, images), INT8, output_type="int8")
+    heat = whole.type(dict(whole.outputs)["heat"])
+    assert heat.quant is not None
+    stored = run(whole, {"image": images})["heat"]
+    assert np.abs(heat.quant.dequantize(stored) - got["heat"]).max() <= heat.quant.scale[0]
+
+
+def test_the_smaller_of_two_is_found_on_the_results_grid():
+    edit = Edit("cut")
+    image = edit.input("image", (None, 4))
+    six = edit.add("six", Constant((1,)), weights={"value": np.array([2.0], np.float32)})
+    edit.output("cut", edit.add("cut", Minimum(), image, six))
+    ranges = {Value("image"): ValueRange(-1, 9), Value("cut"): ValueRange(-1, 2)}
+    quantized = quantize_graph(edit.done(), ranges, INT8)
+    got = run(quantized, {"image": np.array([[-1, 0.5, 2, 9]], np.float32)})["cut"]
+    np.testing.assert_allclose(got, [[-1, 0.5, 2, 2]], atol=10 / 255)
