@@ -311,6 +311,17 @@ _TRANSFER: Mapping[str, _Transfer] = {
     "reshape": _reshape,
     **dict.fromkeys(
         (
+            "heatmap_decode",
+            "similarity_fit",
+            "invert_transform",
+            "transform_landmarks",
+            "warp",
+            "landmark_heatmap",
+        ),
+        _opaque,
+    ),
+    **dict.fromkeys(
+        (
             "batch_norm",
             "relu",
             "relu6",
@@ -323,6 +334,8 @@ _TRANSFER: Mapping[str, _Transfer] = {
             "avg_pool2d",
             "mean",
             "pad",
+            "resize_bilinear",
+            "resize_nearest",
             "quantize",
             "dequantize",
         ),

@@ -19,11 +19,13 @@ class Op(ABC):
         kind: Name in IR text, snake_case, as in TFLite.
         arity: Number of operands; None for any number from one on.
         keeps_grid: The result's quantization must equal the operand's.
+        float_only: It has no integer form; quantization leaves it in float32.
     """
 
     kind: ClassVar[str]
     arity: ClassVar[int | None] = 1
     keeps_grid: ClassVar[bool] = False
+    float_only: ClassVar[bool] = False
 
     @abstractmethod
     def infer(self, inputs: Sequence[TensorType]) -> tuple[TensorType, ...]:

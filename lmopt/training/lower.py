@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Node
 from lmopt.training.backend import keras, tf
+from lmopt.training.lower_landmark import LANDMARK_LOWERINGS
 from lmopt.training.weights import require_trainable, with_arrays
 
 Tensor = Any
@@ -152,6 +153,19 @@ def _pad(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) 
     return tf.pad(operands[0], [[0, 0], [op.top, op.bottom], [op.left, op.right], [0, 0]])
 
 
+def _resize(compute: Callable[..., Tensor]) -> Lowering:
+    def lower(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
+        op: Any = node.op
+        return compute(
+            images=operands[0],
+            size=list(op.size),
+            align_corners=op.align_corners,
+            half_pixel_centers=op.half_pixel_centers,
+        )
+
+    return lower
+
+
 def _refuse(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
     raise PassError(
         f"{node.op.kind} cannot be trained",
@@ -183,6 +197,9 @@ LOWERINGS: Mapping[str, Lowering] = {
     "concat": _concat,
     "reshape": _reshape,
     "pad": _pad,
+    "resize_bilinear": _resize(tf.raw_ops.ResizeBilinear),
+    "resize_nearest": _resize(tf.raw_ops.ResizeNearestNeighbor),
+    **LANDMARK_LOWERINGS,
     "quantize": _refuse,
     "dequantize": _refuse,
 }

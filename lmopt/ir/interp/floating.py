@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.ir.graph import Node
+from lmopt.ir.interp import resize
 from lmopt.ir.interp.call import Array, Call, Kernel
+from lmopt.ir.interp.landmark import LANDMARK
 from lmopt.ir.interp.window import convolve, convolve_depthwise, taps, window_counts
 from lmopt.ir.ops import (
     Activation,
@@ -173,5 +175,8 @@ FLOAT: Mapping[str, Kernel] = {
     "concat": concat,
     "reshape": reshape,
     "pad": pad,
+    "resize_bilinear": resize.bilinear,
+    "resize_nearest": resize.nearest,
+    **LANDMARK,
     "dequantize": _dequantize,
 }

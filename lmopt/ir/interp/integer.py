@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from lmopt.errors import GraphError
+from lmopt.ir.interp import resize
 from lmopt.ir.interp.activation import (
     hard_swish,
     leaky_relu,
@@ -278,5 +279,7 @@ INTEGER: Mapping[str, Kernel] = {
     "concat": concat,
     "reshape": reshape,
     "pad": _pad,
+    "resize_bilinear": resize.bilinear_integer,
+    "resize_nearest": resize.nearest,
     "quantize": _quantize,
 }
