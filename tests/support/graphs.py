@@ -17,6 +17,7 @@ from lmopt.errors import GraphError
 from lmopt.ir import DType, Edit, Graph, Quant, TensorType, Value
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
+    OPS,
     Add,
     AvgPool2D,
     BatchNorm,
@@ -27,6 +28,9 @@ from lmopt.ir.ops import (
     DepthwiseConv2D,
     Dequantize,
     HardSwish,
+    HeatmapDecode,
+    InvertTransform,
+    LandmarkHeatmap,
     LeakyRelu,
     MaxPool2D,
     Mean,
@@ -37,9 +41,14 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    ResizeBilinear,
+    ResizeNearest,
     Sigmoid,
+    SimilarityFit,
     Sub,
     Tanh,
+    TransformLandmarks,
+    Warp,
 )
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -192,6 +201,37 @@ def _pad(g: Grower, value: Value) -> Value:
     return g.add(Pad(*g.draw(st.tuples(*[st.integers(0, 2)] * 4))), value)
 
 
+def _resize(cls: type[ResizeBilinear | ResizeNearest]) -> Callable[[Grower, Value], Value]:
+    rules = st.sampled_from([(False, False), (True, False), (False, True)])
+    sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
+    return lambda g, value: g.add(cls(g.draw(sizes), *g.draw(rules)), value)
+
+
+def _decode(g: Grower, value: Value) -> Value:
+    method = g.draw(st.sampled_from(["argmax", "softargmax"]))
+    return g.add(HeatmapDecode(method, g.draw(st.floats(0, 0.5)), 2.0), value)
+
+
+def _landmarks(g: Grower, value: Value) -> Value:
+    """Landmarks of any tensor: a dense layer on its elements."""
+    flat = g.add(Reshape(), value)
+    return g.add(Dense(2 * g.draw(st.integers(2, 4))), flat)
+
+
+def _fit(g: Grower, value: Value) -> Value:
+    points = _landmarks(g, value)
+    reference = g.add(Constant((g.type(points).shape[-1] or 0,)))
+    return g.add(SimilarityFit(), points, reference)
+
+
+def _transformed(g: Grower, value: Value) -> Value:
+    return g.add(TransformLandmarks(), _landmarks(g, value), _fit(g, value))
+
+
+def _heatmap(g: Grower, value: Value) -> Value:
+    return g.add(LandmarkHeatmap(g.draw(SIZES)), _landmarks(g, value))
+
+
 def _block(g: Grower, value: Value) -> Value:
     """The block detectors are made of: kernel, batch norm, activation."""
     use_bias = g.draw(st.booleans())
@@ -244,13 +284,35 @@ GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
     "reshape": _reshape,
     "constant": _constant,
     "pad": _pad,
+    "resize_bilinear": _resize(ResizeBilinear),
+    "resize_nearest": _resize(ResizeNearest),
+    "heatmap_decode": _decode,
+    "similarity_fit": _fit,
+    "invert_transform": lambda g, value: g.add(InvertTransform(), _fit(g, value)),
+    "transform_landmarks": _transformed,
+    "warp": lambda g, value: g.add(Warp(), value, _fit(g, value)),
+    "landmark_heatmap": _heatmap,
     "block": _block,
     "quantize": _grid,
     "dequantize": _grid,
 }
 GRID_KINDS = frozenset({"quantize", "dequantize"})
-FLOAT_KINDS = frozenset(GROWERS) - GRID_KINDS
-IMAGE_KINDS = frozenset({"conv2d", "depthwise_conv2d", "max_pool2d", "avg_pool2d", "mean", "pad"})
+# a transform fitted to points that nearly coincide makes a small difference a large one
+FLOAT_KINDS = frozenset(k for k in GROWERS if k == "block" or not OPS[k].float_only) - GRID_KINDS
+IMAGE_KINDS = frozenset(
+    {
+        "conv2d",
+        "depthwise_conv2d",
+        "max_pool2d",
+        "avg_pool2d",
+        "mean",
+        "pad",
+        "resize_bilinear",
+        "resize_nearest",
+        "heatmap_decode",
+        "warp",
+    }
+)
 
 
 @st.composite

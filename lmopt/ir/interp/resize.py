@@ -38,7 +38,7 @@ def bilinear(call: Call) -> Array:
     down, across = down[:, None, None], across[:, None]
     x, one = call.x.astype(np.float32), np.float32(1)
     upper, lower = x[:, top], x[:, bottom]
-    # The runtime's order of products and sums: with stored integers the result is cut, not rounded.
+    # The runtime's order of products and sums: u8 sees their last bit.
     parts = (
         upper[:, :, left] * (one - down) * (one - across),
         lower[:, :, left] * down * (one - across),
@@ -51,11 +51,11 @@ def bilinear(call: Call) -> Array:
 def bilinear_integer(call: Call) -> Array:
     """Returns stored integers interpolated.
 
-    i8: positions in 2**-10 pixels, the weighted sum rounded half away from zero. u8: as real
-    numbers, cut off.
+    i8: positions in 2**-10 pixels, the weighted sum rounded half away from zero. u8: in single
+    precision, rounded half up.
     """
     if call.result.dtype is DType.U8:
-        return bilinear(call).astype(np.uint8)
+        return np.asarray(bilinear(call) + np.float32(0.5)).astype(np.uint8)
     op = cast(ResizeBilinear, call.node.op)
     (top, bottom, down), (left, right, across) = (
         _integer_positions(size, out, op)
