@@ -27,10 +27,15 @@ def _heatmap_decode(
     _, height, width, count = operands[0].shape
     maps = tf.reshape(tf.transpose(operands[0], (0, 3, 1, 2)), (-1, count, height * width))
     rows, columns = np.meshgrid(_centers(height), _centers(width), indexing="ij")
-    if op.method == "softargmax":
-        grid = np.stack([columns.ravel(), rows.ravel()], axis=-1)
-        points = tf.tensordot(tf.nn.softmax(op.beta * maps), grid, 1)
-        return tf.reshape(points, (-1, 2 * count))
+    grid = np.stack([columns.ravel(), rows.ravel()], axis=-1)
+    points = tf.tensordot(tf.nn.softmax(op.beta * maps), grid, 1)
+    if op.method == "argmax":
+        # The place of the highest pixel has no slope; that of the weighted mean stands for it.
+        points += tf.stop_gradient(_highest(maps, height, width, op.step) - points)
+    return tf.reshape(points, (-1, 2 * count))
+
+
+def _highest(maps: Tensor, height: int, width: int, step: float) -> Tensor:
     place = tf.argmax(maps, axis=-1, output_type=tf.int32)
 
     def coordinate(pixel: Tensor, size: int, distance: int) -> Tensor:
@@ -40,13 +45,12 @@ def _heatmap_decode(
             for d in (distance, -distance)
         )
         inside = tf.cast((pixel > 0) & (pixel < size - 1), tf.float32)
-        moved = op.step * tf.sign(after - before) * inside
+        moved = step * tf.sign(after - before) * inside
         return (tf.cast(pixel, tf.float32) + moved + 0.5) / size
 
-    points = tf.stack(
+    return tf.stack(
         [coordinate(place % width, width, 1), coordinate(place // width, height, width)], axis=-1
     )
-    return tf.reshape(points, (-1, 2 * count))
 
 
 def _points(landmarks: Tensor) -> Tensor:

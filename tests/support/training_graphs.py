@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.scheme import LandmarkScheme
 from lmopt.ir.edit import Edit
-from lmopt.ir.graph import Graph
+from lmopt.ir.graph import Graph, Value
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
     Add,
@@ -23,6 +23,9 @@ from lmopt.ir.ops import (
     Dense,
     DepthwiseConv2D,
     HardSwish,
+    HeatmapDecode,
+    InvertTransform,
+    LandmarkHeatmap,
     LeakyRelu,
     MaxPool2D,
     Mean,
@@ -32,9 +35,14 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    ResizeBilinear,
+    ResizeNearest,
     Sigmoid,
+    SimilarityFit,
     Sub,
     Tanh,
+    TransformLandmarks,
+    Warp,
 )
 from lmopt.ir.types import Weight
 
@@ -80,6 +88,12 @@ UNARY: dict[str, Op] = {
     "mean_keepdims": Mean(keepdims=True),
     "reshape": Reshape((9, -1)),
     "pad": Pad(1, 0, 2, 3),
+    "resize_bilinear": ResizeBilinear((18, 5)),
+    "resize_bilinear_corners": ResizeBilinear((4, 11), True, False),
+    "resize_nearest": ResizeNearest((18, 14)),
+    "resize_nearest_plain": ResizeNearest((5, 10), False, False),
+    "decode_argmax": HeatmapDecode(beta=1.0),
+    "decode_softargmax": HeatmapDecode("softargmax", beta=1.0),
 }
 """One operand, [?, 9, 7, 6]."""
 
@@ -91,6 +105,26 @@ BINARY: dict[str, Op] = {
     "concat_rows": Concat(axis=1),
 }
 """The operand, and a constant of its shape or the operand once more."""
+
+
+def _points(edit: Edit, x: Value) -> Value:
+    return edit.add("points", Dense(10), edit.add("flat", Reshape(), x))
+
+
+def _fit(edit: Edit, x: Value) -> Value:
+    return edit.add("fit", SimilarityFit(), _points(edit, x), edit.add("c", Constant((10,))))
+
+
+LANDMARK: dict[str, Callable[[Edit, Value], Value]] = {
+    "similarity_fit": _fit,
+    "invert_transform": lambda edit, x: edit.add("y", InvertTransform(), _fit(edit, x)),
+    "transform_landmarks": lambda edit, x: edit.add(
+        "y", TransformLandmarks(), *reversed([_fit(edit, x), Value("points")])
+    ),
+    "warp": lambda edit, x: edit.add("y", Warp(), x, _fit(edit, x)),
+    "landmark_heatmap": lambda edit, x: edit.add("y", LandmarkHeatmap((8, 5)), _points(edit, x)),
+}
+"""Ops that want landmarks, made of the operand [?, 9, 7, 6] by a dense layer."""
 
 
 def fill(graph: Graph, seed: int = 0) -> Graph:
@@ -108,11 +142,13 @@ def fill(graph: Graph, seed: int = 0) -> Graph:
     return edit.done()
 
 
-def single(op: Op) -> Graph:
-    """Returns a graph of one op (with two operands where it takes them)."""
+def single(op: Op | Callable[[Edit, Value], Value]) -> Graph:
+    """Returns a graph of one op (with two operands where it takes them), or of what adds it."""
     edit = Edit("single")
     x = edit.input("x", (None, 9, 7, 6))
-    if op.arity == 1:
+    if not isinstance(op, Op):
+        y = op(edit, x)
+    elif op.arity == 1:
         y = edit.add("y", op, x)
     elif op.arity is None:
         y = edit.add("y", op, x, x, x)

@@ -23,8 +23,9 @@ class HeatmapDecode(Op):
     """Landmarks from one heatmap each.
 
     `argmax` takes the centre of the highest pixel, moved by `step` pixels towards the higher of
-    its two neighbours in each direction, except at the border; it gives no gradient. `softargmax`
-    takes the mean of all pixel centres weighted by the softmax of `beta` times the heatmap.
+    its two neighbours in each direction, except at the border. `softargmax` takes the mean of all
+    pixel centres weighted by the softmax of `beta` times the heatmap. The former has no slope:
+    training takes that of the latter in its place.
 
     Shapes:
         [batch, height, width, landmarks]; returns [batch, 2 * landmarks].
@@ -32,7 +33,7 @@ class HeatmapDecode(Op):
     Attributes:
         method: argmax or softargmax.
         step: argmax: pixels towards the higher neighbour.
-        beta: softargmax: factor on the heatmap.
+        beta: Factor on the heatmap in softargmax.
 
     Source: the quarter of a pixel is from Newell et al., "Stacked Hourglass Networks", 2016,
         section 3.2; the weighted mean from Sun et al., "Integral Human Pose Regression", 2018.
