@@ -93,6 +93,8 @@ def _check_types(node: Node, operands: tuple[TensorType, ...]) -> None:
                 f"{', '.join(sorted(legal))}",
             )
     result = node.results[0]
+    if node.op.float_only and result.quant is not None:
+        raise _error(node, f"the runtime has no integer {node.op.kind}, got {result}")
     fixed = FIXED_GRIDS.get((node.op.kind, result.dtype))
     if fixed is not None and result.quant != fixed:
         raise _error(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.ops import Concat, Constant, Dequantize, Input, Quantize
+from lmopt.ir.ops import BatchNorm, Concat, Constant, Dequantize, Input, Quantize
 from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.grid import activation_grid, asymmetric_kernel, integer_bias, symmetric_kernel
@@ -30,10 +30,20 @@ KERNEL_AXIS: Mapping[str, int] = {"conv2d": 3, "depthwise_conv2d": 2, "dense": 1
 """The output-channel dimension of each kernel."""
 
 
+def stays_real(graph: Graph, node: Node) -> bool:
+    """Returns whether quantization leaves a node in float32, between conversions.
+
+    These are ops on coordinates, and batch norms that no kernel before them can take in.
+    """
+    if not isinstance(node.op, BatchNorm):
+        return node.op.float_only
+    return graph.producer(node.inputs[0]).op.kind not in KERNEL_AXIS
+
+
 def check_quantizable(graph: Graph) -> None:
-    """Raises PassError unless every node of a float graph has an integer form."""
+    """Raises PassError unless a float graph is one that `quantize_graph` takes."""
     for node in graph.nodes:
-        if node.op.kind == "batch_norm":
+        if isinstance(node.op, BatchNorm) and not stays_real(graph, node):
             raise PassError(
                 "batch normalization has no 8-bit form",
                 where=f"%{node.name}",
@@ -52,12 +62,15 @@ class GridPlan:
     """Which value's grid each value of a float graph is on.
 
     Attributes:
-        owner: For every value, the value whose range decides its grid (often itself).
+        owner: For every value on a grid, the value whose range decides it (often itself). A
+            real value has one too where integer nodes read it.
         separated: Operand slots (node, position) that need a requantization of their own.
+        real: Names of the nodes that stay in float32.
     """
 
     owner: Mapping[Value, Value]
     separated: frozenset[tuple[str, int]]
+    real: frozenset[str] = frozenset()
 
     @property
     def owners(self) -> tuple[Value, ...]:
@@ -72,6 +85,7 @@ def plan_grids(graph: Graph) -> GridPlan:
     and those operands that nothing else reads; any other operand keeps its own grid and is
     requantized on the way in.
     """
+    real = frozenset(node.name for node in graph.nodes if stays_real(graph, node))
     owner: dict[Value, Value] = {}
     separated: set[tuple[str, int]] = set()
     for node in graph.nodes:
@@ -86,7 +100,15 @@ def plan_grids(graph: Graph) -> GridPlan:
                     separated.add((node.name, position))
         elif node.op.keeps_grid:
             owner[result] = owner[node.inputs[0]]
-    return GridPlan(owner, frozenset(separated))
+    used = {v: o for v, o in owner.items() if _needs_grid(graph, v, real)}
+    return GridPlan(used, frozenset(separated), real)
+
+
+def _needs_grid(graph: Graph, value: Value, real: frozenset[str]) -> bool:
+    readers = [node.name for node, _ in graph.users(value)]
+    if value.node in real or isinstance(graph.producer(value).op, Constant):
+        return any(name not in real for name in readers)
+    return True
 
 
 def _only_feeds(graph: Graph, value: Value, owner: Mapping[Value, Value]) -> bool:
@@ -110,7 +132,9 @@ def quantize_graph(
     input_type: EdgeType = "float32",
     output_type: EdgeType = "float32",
 ) -> Graph:
-    """Returns a full-integer graph: every value on a grid, every weight stored.
+    """Returns an integer graph: every value on a grid, every weight stored.
+
+    Nodes without an integer form stay in float32, with conversions before and behind them.
 
     Args:
         graph: Float32, batch norms folded.
@@ -120,13 +144,16 @@ def quantize_graph(
         output_type: Element type of the outputs, likewise.
 
     Raises:
-        PassError: A node has no integer form, or a range is missing.
+        PassError: A batch norm could be folded, a range is missing, or an output that is computed
+            in float32 is wanted in integers.
     """
     check_quantizable(graph)
     plan = plan_grids(graph)
     grids = {value: _grid(graph, value, ranges, scheme) for value in plan.owners}
     edit = graph.edit()
     for node in graph.nodes:
+        if node.name in plan.real or node.value not in plan.owner:
+            continue
         grid = grids[plan.owner[node.value]]
         if isinstance(node.op, Constant):
             stored = _constant(node, grid, scheme)
@@ -146,6 +173,8 @@ def quantize_graph(
                     value,
                     TensorType(scheme.storage, graph.type(value).shape, grid),
                 )
+    for value, owner in plan.owner.items():
+        _convert_readers(edit, graph, value, plan.real, grids[owner], scheme)
     for source in graph.inputs:
         _convert_input(edit, source, _EDGE[input_type])
     for name, value in graph.outputs:
@@ -222,6 +251,29 @@ def _requantize(
     edit.set_inputs(node.name, *inputs)
 
 
+def _convert_readers(
+    edit: Edit, graph: Graph, value: Value, real: frozenset[str], grid: Quant, scheme: QuantScheme
+) -> None:
+    """Puts a conversion between a value and the readers of the other kind, real or integer."""
+    node, shape = graph.producer(value), graph.type(value).shape
+    readers = [
+        reader.name for reader, _ in graph.users(value) if value in edit.node(reader.name).inputs
+    ]
+    others = [name for name in readers if (name in real) != (node.name in real)]
+    if not others:
+        return
+    if node.name in real:
+        stored = TensorType(scheme.storage, shape, grid)
+        new = Node(edit.fresh(f"{node.name}_stored"), Quantize(), (value,), (stored,), loc=node.loc)
+    elif isinstance(node.op, Constant):  # nothing is lost by a real copy of it
+        new = replace(node, name=edit.fresh(f"{node.name}_real"))
+    else:
+        type = TensorType(DType.F32, shape)
+        new = Node(edit.fresh(f"{node.name}_real"), Dequantize(), (value,), (type,), loc=node.loc)
+    edit.put(new)
+    edit.rewire(value, new.value, only=others)
+
+
 def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:
     """Makes an input arrive as `wanted`, with a quantize behind it where storage differs."""
     stored = edit.node(source.name).results[0]
@@ -239,6 +291,12 @@ def _convert_output(edit: Edit, name: str, value: Value, wanted: DType) -> None:
     stored = edit.node(value.node).results[0]
     if wanted is stored.dtype:
         return
+    if stored.dtype is DType.F32:
+        raise PassError(
+            f"output '{name}' is computed in float32, wanted {wanted}",
+            where=f"%{value.node}",
+            hint="leave out the pass's option output, whose default is float32",
+        )
     op = Dequantize() if wanted is DType.F32 else Quantize()
     node = Node(edit.fresh(f"{value.node}_{wanted}"), op, (value,), (_edge_type(stored, wanted),))
     edit.output(name, edit.put(node))
