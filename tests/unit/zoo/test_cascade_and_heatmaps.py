@@ -22,8 +22,8 @@ from lmopt.zoo.mean_shape import MEAN_SHAPE
 
 SMALL: dict[str, Callable[[], Graph]] = {
     "dan1": lambda: dan.build("dan1", 1, 64),
-    "dan2": lambda: dan.build("dan2", 2, 64),
-    "dan3": lambda: dan.build("dan3", 3, 48),
+    "dan2": lambda: dan.build("dan2", 2, 48),
+    "dan3": lambda: dan.build("dan3", 3, 32, folded=True),
     "hrnet": lambda: hrnet.build("hrnet", 64, folded=True),
     "hrnet-soft": lambda: hrnet.build("hrnet-soft", 64, decode="softargmax", folded=True),
     "heatmaps": lambda: hrnet.build("heatmaps", 64, decode=None, folded=True),
@@ -68,7 +68,7 @@ def in_file(graph: Graph, image: NDArray[np.float32]) -> NDArray[np.generic]:
     return result
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["dan2", "dan3", "hrnet", "hrnet-soft"])
 def test_the_file_computes_what_the_interpreter_computes(name: str) -> None:
     graph = filled(SMALL[name]())
     image = faces(graph, 2)
