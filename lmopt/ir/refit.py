@@ -171,9 +171,9 @@ def _fit_op(node: Node, old: TensorType, new: TensorType) -> Op:
     if isinstance(op, (Conv2D, DepthwiseConv2D)) and op.padding == "valid" and op.kernel == side:
         return replace(op, kernel=(height, width))
     if isinstance(op, (ResizeBilinear, ResizeNearest)):
-        return replace(
-            op, size=(_scaled(op.size[0], side[0], height), _scaled(op.size[1], side[1], width))
-        )
+        tall, wide, _ = _map_dims(old)
+        size = (_scaled(op.size[0], tall, height), _scaled(op.size[1], wide, width))
+        return replace(op, size=size)
     if isinstance(op, (AvgPool2D, MaxPool2D)) and op.padding == "valid" and op.size == side:
         return replace(op, size=(height, width))
     return op
