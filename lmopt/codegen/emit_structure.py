@@ -7,7 +7,15 @@ import numpy as np
 from lmopt.codegen.emit_convolution import PADDINGS
 from lmopt.codegen.writer import Writer
 from lmopt.ir.graph import Node
-from lmopt.ir.ops import AvgPool2D, Concat, MaxPool2D, Mean, Pad
+from lmopt.ir.ops import (
+    AvgPool2D,
+    Concat,
+    MaxPool2D,
+    Mean,
+    Pad,
+    ResizeBilinear,
+    ResizeNearest,
+)
 from lmopt.ir.types import DType
 
 
@@ -75,6 +83,24 @@ def pad(writer: Writer, node: Node) -> None:
     paddings = writer.constant(f"{node.name}/paddings", widths)
     inputs, output = [writer.tensor(node.inputs[0]), paddings], writer.tensor(node.value)
     writer.operator("PAD", _version(writer, node), inputs, output, "PadOptions")
+
+
+def resize(writer: Writer, node: Node) -> None:
+    """Writes RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR."""
+    op = node.op
+    assert isinstance(op, (ResizeBilinear, ResizeNearest))
+    name = "ResizeBilinear" if isinstance(op, ResizeBilinear) else "ResizeNearestNeighbor"
+    newer = op.half_pixel_centers or (op.align_corners and isinstance(op, ResizeNearest))
+    size = writer.constant(f"{node.name}/size", np.array(op.size, np.int32))
+    writer.operator(
+        "RESIZE_BILINEAR" if isinstance(op, ResizeBilinear) else "RESIZE_NEAREST_NEIGHBOR",
+        3 if newer else _version(writer, node),
+        [writer.tensor(node.inputs[0]), size],
+        writer.tensor(node.value),
+        f"{name}Options",
+        alignCorners=op.align_corners,
+        halfPixelCenters=op.half_pixel_centers,
+    )
 
 
 def quantize(writer: Writer, node: Node) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lmopt.codegen import emit_arrangement, emit_convolution, emit_elementwise, emit_structure
+from lmopt.codegen import (
+    emit_arrangement,
+    emit_convolution,
+    emit_elementwise,
+    emit_landmark,
+    emit_structure,
+)
 from lmopt.codegen.emit_elementwise import Emitter, unary
 
 EMITTERS: Mapping[str, Emitter] = {
@@ -30,6 +36,14 @@ EMITTERS: Mapping[str, Emitter] = {
     "concat": emit_structure.concat,
     "reshape": emit_structure.reshape,
     "pad": emit_structure.pad,
+    "resize_bilinear": emit_structure.resize,
+    "resize_nearest": emit_structure.resize,
+    "heatmap_decode": emit_landmark.heatmap_decode,
+    "similarity_fit": emit_landmark.similarity_fit,
+    "invert_transform": emit_landmark.invert_transform,
+    "transform_landmarks": emit_landmark.transform_landmarks,
+    "warp": emit_landmark.warp,
+    "landmark_heatmap": emit_landmark.landmark_heatmap,
     "quantize": emit_structure.quantize,
     "dequantize": emit_structure.dequantize,
     "conv2d_transpose": emit_convolution.conv2d_transpose,

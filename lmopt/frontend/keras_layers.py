@@ -226,6 +226,29 @@ def _tf_op(site: Site) -> Value:
     return _TF_OPS[function](site)
 
 
+def _up_sampling(site: Site) -> Value:
+    rows, columns = site.config.pair("size", (2, 2))
+    height, width = site.type(site.x).shape[1:3]
+    size = ((height or 0) * rows, (width or 0) * columns)
+    return site.add(_resize(site, "nearest", size), site.x)
+
+
+def _resizing(site: Site) -> Value:
+    for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio"):
+        if site.config.flag(key, False):
+            site.config.fail(key, "false")
+    size = (site.config.count("height"), site.config.count("width"))
+    return site.add(_resize(site, "bilinear", size), site.x)
+
+
+def _resize(site: Site, default: str, size: tuple[int, int]) -> ops.Op:
+    kinds = {"bilinear": ops.ResizeBilinear, "nearest": ops.ResizeNearest}
+    kind = site.config.raw.get("interpolation", default)
+    if kind not in kinds:
+        site.config.fail("interpolation", "'bilinear' or 'nearest'")
+    return kinds[kind](size)
+
+
 def _rescaling(site: Site) -> Value:
     scale, offset = site.config.numbers("scale"), site.config.numbers("offset", 0.0)
     steps: list[tuple[str, ops.Op, NDArray[np.float64]]] = []
@@ -339,6 +362,8 @@ LAYERS: Mapping[str, Converter] = {
     "Permute": maps.permute,
     "ZeroPadding2D": maps.zero_padding,
     "Cropping2D": maps.cropping,
+    "UpSampling2D": _up_sampling,
+    "Resizing": _resizing,
     "Rescaling": _rescaling,
     "Normalization": _normalization,
     **dict.fromkeys(

@@ -139,6 +139,19 @@ def _squared_difference(importer: Importer, operator: Operator) -> None:
     importer.add(operator, ops.Square(), [difference])
 
 
+def _resize(make: type[ops.ResizeBilinear | ops.ResizeNearest], kind: str) -> Reader:
+    def read(importer: Importer, operator: Operator) -> None:
+        fields = options_of(operator, kind)
+        size = importer.known(operator.inputs[1], "size")
+        if len(size) != 2:
+            raise GraphError(f"its size is {size}; wanted height and width")
+        rules = bool(fields["alignCorners"]), bool(fields["halfPixelCenters"])
+        op = make((size[0], size[1]), *rules)
+        importer.add(operator, op, [importer.value(operator.inputs[0])])
+
+    return read
+
+
 def _dequantize(importer: Importer, operator: Operator) -> None:
     stored = importer.constant(operator.inputs[0])
     if stored is not None and stored.type.dtype is DType.F16:
@@ -198,6 +211,11 @@ READERS: Mapping[str, tuple[Reader, tuple[int, ...]]] = {
     "MIRROR_PAD": (arrangement.mirror_pad, (2,)),
     "SPACE_TO_DEPTH": (arrangement.blocks(ops.SpaceToDepth, "SpaceToDepthOptions"), (1,)),
     "DEPTH_TO_SPACE": (arrangement.blocks(ops.DepthToSpace, "DepthToSpaceOptions"), (1,)),
+    "RESIZE_BILINEAR": (_resize(ops.ResizeBilinear, "ResizeBilinearOptions"), (2,)),
+    "RESIZE_NEAREST_NEIGHBOR": (
+        _resize(ops.ResizeNearest, "ResizeNearestNeighborOptions"),
+        (2,),
+    ),
     "QUANTIZE": (_unary(ops.Quantize()), (1,)),
     "DEQUANTIZE": (_dequantize, (1,)),
 }

@@ -360,6 +360,17 @@ _TRANSFER: Mapping[str, _Transfer] = {
     "depth_to_space": _opaque,
     **dict.fromkeys(
         (
+            "heatmap_decode",
+            "similarity_fit",
+            "invert_transform",
+            "transform_landmarks",
+            "warp",
+            "landmark_heatmap",
+        ),
+        _opaque,
+    ),
+    **dict.fromkeys(
+        (
             "batch_norm",
             "relu",
             "relu6",
@@ -372,6 +383,8 @@ _TRANSFER: Mapping[str, _Transfer] = {
             "avg_pool2d",
             "mean",
             "pad",
+            "resize_bilinear",
+            "resize_nearest",
             "quantize",
             "dequantize",
             "exp",

@@ -166,8 +166,13 @@ class Graph:
 
     @cached_property
     def parameters(self) -> int:
-        """Returns the number of weight elements (batch-norm statistics count)."""
-        return sum(w.type.elements for node in self.nodes for w in node.weights.values())
+        """Returns the number of weight elements; batch-norm statistics count, constants do not."""
+        return sum(
+            weight.type.elements
+            for node in self.nodes
+            if node.op.kind != "constant"
+            for weight in node.weights.values()
+        )
 
     @cached_property
     def macs(self) -> int:

@@ -24,6 +24,8 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    ResizeBilinear,
+    ResizeNearest,
     Slice,
 )
 from lmopt.ir.types import TensorType, Weight
@@ -40,7 +42,8 @@ def insert_shrinking(
     Ops behind run on the smaller maps as they are. What is as large as the map it reads is fitted
     to the smaller one: rows of a dense kernel behind a flatten, and windows of valid convolutions
     and pools. Every old pixel is then read from the new pixel that covers it (row i of n from row
-    floor(i m / n) of m), so kernel entries of the pixels under one new pixel are summed.
+    floor(i m / n) of m), so kernel entries of the pixels under one new pixel are summed. A resize
+    keeps its factor.
 
     Args:
         graph: A float graph.
@@ -170,9 +173,18 @@ def _fit_op(node: Node, old: TensorType, new: TensorType) -> Op:
     assert height is not None and width is not None
     if isinstance(op, (Conv2D, DepthwiseConv2D)) and op.padding == "valid" and op.kernel == side:
         return replace(op, kernel=(height, width))
+    if isinstance(op, (ResizeBilinear, ResizeNearest)):
+        tall, wide, _ = _map_dims(old)
+        size = (_scaled(op.size[0], tall, height), _scaled(op.size[1], wide, width))
+        return replace(op, size=size)
     if isinstance(op, (AvgPool2D, MaxPool2D)) and op.padding == "valid" and op.size == side:
         return replace(op, size=(height, width))
     return op
+
+
+def _scaled(size: int, old: int, new: int) -> int:
+    """Returns the size that is to `new` as `size` is to `old`, at least 1."""
+    return max(1, round(size * new / old))
 
 
 def _infer(node: Node, op: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:

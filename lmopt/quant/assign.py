@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.ops import Concat, Constant, Dequantize, Input, Maximum, Minimum, Quantize
+from lmopt.ir.ops import (
+    BatchNorm,
+    Concat,
+    Constant,
+    Dequantize,
+    Input,
+    Maximum,
+    Minimum,
+    Quantize,
+)
 from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.grid import activation_grid, asymmetric_kernel, integer_bias, symmetric_kernel
@@ -35,10 +44,20 @@ KERNEL_AXIS: Mapping[str, int] = {
 """The output-channel dimension of each kernel."""
 
 
+def stays_real(graph: Graph, node: Node) -> bool:
+    """Returns whether quantization leaves a node in float32, between conversions.
+
+    These are ops on coordinates, and batch norms that no kernel before them can take in.
+    """
+    if not isinstance(node.op, BatchNorm):
+        return node.op.float_only
+    return graph.producer(node.inputs[0]).op.kind not in KERNEL_AXIS
+
+
 def check_quantizable(graph: Graph) -> None:
-    """Raises PassError unless every node of a float graph has an integer form."""
+    """Raises PassError unless a float graph is one that `quantize_graph` takes."""
     for node in graph.nodes:
-        if node.op.kind == "batch_norm":
+        if isinstance(node.op, BatchNorm) and not stays_real(graph, node):
             raise PassError(
                 "batch normalization has no 8-bit form",
                 where=f"%{node.name}",
@@ -57,13 +76,15 @@ class GridPlan:
     """Which value's grid each value of a float graph is on.
 
     Attributes:
-        owner: For every value that is stored on a grid, the value whose range decides that grid
-            (often itself). What one float-only op gives others of them only has none.
+        owner: For every value on a grid, the value whose range decides it (often itself). A
+            real value has one too where integer nodes read it or it is an output.
         separated: Operand slots (node, position) that need a requantization of their own.
+        real: Names of the nodes that stay in float32.
     """
 
     owner: Mapping[Value, Value]
     separated: frozenset[tuple[str, int]]
+    real: frozenset[str] = frozenset()
 
     @property
     def owners(self) -> tuple[Value, ...]:
@@ -79,12 +100,11 @@ def plan_grids(graph: Graph) -> GridPlan:
     requantized on the way in. So do maximum and minimum, where cutting the operands off at the
     ends of the result's range changes nothing. Float-only ops stand between conversions.
     """
+    real = frozenset(node.name for node in graph.nodes if stays_real(graph, node))
     owner: dict[Value, Value] = {}
     separated: set[tuple[str, int]] = set()
     for node in graph.nodes:
         result = node.value
-        if _is_real(graph, result) and not _read_as_integers(graph, result):
-            continue
         owner[result] = result
         if isinstance(node.op, Concat | Maximum | Minimum):
             for position, operand in enumerate(node.inputs):
@@ -95,18 +115,15 @@ def plan_grids(graph: Graph) -> GridPlan:
                     separated.add((node.name, position))
         elif node.op.keeps_grid:
             owner[result] = owner[node.inputs[0]]
-    return GridPlan(owner, frozenset(separated))
+    used = {v: o for v, o in owner.items() if _needs_grid(graph, v, real)}
+    return GridPlan(used, frozenset(separated), real)
 
 
-def _is_real(graph: Graph, value: Value) -> bool:
-    """Returns whether a value comes in float32: from a float-only op, or a constant for such."""
-    op = graph.producer(value).op
-    return op.float_only or (isinstance(op, Constant) and not _read_as_integers(graph, value))
-
-
-def _read_as_integers(graph: Graph, value: Value) -> bool:
-    users = graph.users(value)
-    return graph.is_output(value) or any(not node.op.float_only for node, _ in users)
+def _needs_grid(graph: Graph, value: Value, real: frozenset[str]) -> bool:
+    readers = [node.name for node, _ in graph.users(value)]
+    if value.node in real or isinstance(graph.producer(value).op, Constant):
+        return graph.is_output(value) or any(name not in real for name in readers)
+    return True
 
 
 def _only_feeds(graph: Graph, value: Value, owner: Mapping[Value, Value]) -> bool:
@@ -130,7 +147,9 @@ def quantize_graph(
     input_type: EdgeType = "float32",
     output_type: EdgeType = "float32",
 ) -> Graph:
-    """Returns a full-integer graph: every value on a grid, every weight stored.
+    """Returns an integer graph: every value on a grid, every weight stored.
+
+    Nodes without an integer form stay in float32, with conversions before and behind them.
 
     Args:
         graph: Float32, batch norms folded.
@@ -140,14 +159,14 @@ def quantize_graph(
         output_type: Element type of the outputs, likewise.
 
     Raises:
-        PassError: A node has no integer form, or a range is missing.
+        PassError: A batch norm could be folded, or a range is missing.
     """
     check_quantizable(graph)
     plan = plan_grids(graph)
     grids = {value: _grid(graph, value, ranges, scheme) for value in plan.owners}
     edit = graph.edit()
     for node in graph.nodes:
-        if _is_real(graph, node.value):
+        if node.name in plan.real or node.value not in plan.owner:
             continue
         grid = grids[plan.owner[node.value]]
         if isinstance(node.op, Constant):
@@ -168,12 +187,13 @@ def quantize_graph(
                     value,
                     TensorType(scheme.storage, graph.type(value).shape, grid),
                 )
-    _cross_borders(edit, graph, plan, grids, scheme.storage)
+    for value, owner in plan.owner.items():
+        _convert_readers(edit, graph, value, plan.real, grids[owner], scheme)
     for source in graph.inputs:
         _convert_input(edit, source, _EDGE[input_type])
     for name, value in graph.outputs:
-        type = TensorType(scheme.storage, graph.type(value).shape, grids[plan.owner[value]])
-        _convert_output(edit, name, value, type, _EDGE[output_type])
+        stored = TensorType(scheme.storage, graph.type(value).shape, grids[plan.owner[value]])
+        _convert_output(edit, name, value, stored, _EDGE[output_type])
     return edit.done()
 
 
@@ -246,26 +266,27 @@ def _requantize(
     edit.set_inputs(node.name, *inputs)
 
 
-def _cross_borders(
-    edit: Edit, graph: Graph, plan: GridPlan, grids: Mapping[Value, Quant], storage: DType
+def _convert_readers(
+    edit: Edit, graph: Graph, value: Value, real: frozenset[str], grid: Quant, scheme: QuantScheme
 ) -> None:
-    """Puts conversions where float-only ops read integers, or integer ops what these give."""
-    crossed: dict[Value, Value] = {}
-    for node in graph.nodes:
-        inputs = list(edit.node(node.name).inputs)
-        for position, value in enumerate(node.inputs):
-            real = _is_real(graph, value)
-            if real == node.op.float_only or (node.name, position) in plan.separated:
-                continue
-            if value not in crossed:
-                type = TensorType(DType.F32, graph.type(value).shape)
-                if real:
-                    type = TensorType(storage, type.shape, grids[plan.owner[value]])
-                name = edit.fresh(f"{value.node}_{'stored' if real else 'real'}")
-                op = Quantize() if real else Dequantize()
-                crossed[value] = edit.put(Node(name, op, (value,), (type,), loc=node.loc))
-            inputs[position] = crossed[value]
-        edit.set_inputs(node.name, *inputs)
+    """Puts a conversion between a value and the readers of the other kind, real or integer."""
+    node, shape = graph.producer(value), graph.type(value).shape
+    readers = [
+        reader.name for reader, _ in graph.users(value) if value in edit.node(reader.name).inputs
+    ]
+    others = [name for name in readers if (name in real) != (node.name in real)]
+    if not others:
+        return
+    if node.name in real:
+        stored = TensorType(scheme.storage, shape, grid)
+        new = Node(edit.fresh(f"{node.name}_stored"), Quantize(), (value,), (stored,), loc=node.loc)
+    elif isinstance(node.op, Constant):  # nothing is lost by a real copy of it
+        new = replace(node, name=edit.fresh(f"{node.name}_real"))
+    else:
+        type = TensorType(DType.F32, shape)
+        new = Node(edit.fresh(f"{node.name}_real"), Dequantize(), (value,), (type,), loc=node.loc)
+    edit.put(new)
+    edit.rewire(value, new.value, only=others)
 
 
 def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:

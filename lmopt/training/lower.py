@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Node
 from lmopt.training.backend import keras, tf
+from lmopt.training.lower_landmark import LANDMARK_LOWERINGS
 from lmopt.training.weights import require_trainable, with_arrays
 
 Tensor = Any
@@ -191,6 +192,19 @@ def _blocks(compute: Callable[[Tensor, int], Tensor]) -> Lowering:
     return lower
 
 
+def _resize(compute: Callable[..., Tensor]) -> Lowering:
+    def lower(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
+        op: Any = node.op
+        return compute(
+            images=operands[0],
+            size=list(op.size),
+            align_corners=op.align_corners,
+            half_pixel_centers=op.half_pixel_centers,
+        )
+
+    return lower
+
+
 def _sum(node: Node, operands: Sequence[Tensor], w: Mapping[str, Any], _: bool) -> Tensor:
     op: Any = node.op
     return tf.reduce_sum(operands[0], axis=op.axes, keepdims=op.keepdims)
@@ -227,6 +241,9 @@ LOWERINGS: Mapping[str, Lowering] = {
     "concat": _concat,
     "reshape": _reshape,
     "pad": _pad,
+    "resize_bilinear": _resize(tf.raw_ops.ResizeBilinear),
+    "resize_nearest": _resize(tf.raw_ops.ResizeNearestNeighbor),
+    **LANDMARK_LOWERINGS,
     "quantize": _refuse,
     "dequantize": _refuse,
     "conv2d_transpose": _conv2d_transpose,

@@ -12,7 +12,7 @@ from tensorflow_model_optimization.quantization.keras import quantizers
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.assign import FIXED_RANGES, check_quantizable
+from lmopt.quant.assign import FIXED_RANGES, check_quantizable, stays_real
 from lmopt.quant.grid import activation_grid, range_of
 from lmopt.training.backend import keras, tf
 from lmopt.training.loop import Course, train
@@ -160,6 +160,8 @@ def round_graph(
     check_quantizable(graph)
 
     def layer(node: Node, name: str) -> NodeLayer:
+        if stays_real(graph, node):
+            return NodeLayer(node, name)
         start = _prescribed_range(node) or ranges.get(node.value)
         # What a picture holds does not depend on the weights.
         fixed = node.op.kind == "input" or _prescribed_range(node) is not None
@@ -193,10 +195,9 @@ def fit_quantized(
     """
     lowered = round_graph(graph, ranges, scheme, decay=decay)
     train(lowered, course)
-    found = {
-        value: layer.result_range
-        for value in ranges
-        if isinstance(layer := lowered.layers[value.node], RoundingLayer)
-    }
-    trained = {value: end for value, end in found.items() if end is not None}
+    trained = dict(ranges)  # what stays real is not rounded in training and keeps its range
+    for value in ranges:
+        layer = lowered.layers[value.node]
+        if isinstance(layer, RoundingLayer) and layer.result_range is not None:
+            trained[value] = layer.result_range
     return read_back(graph, lowered), trained

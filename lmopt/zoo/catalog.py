@@ -12,7 +12,7 @@ from lmopt.detector.detector import Detector
 from lmopt.detector.scheme import IBUG_68
 from lmopt.errors import UsageError, did_you_mean
 from lmopt.ir.graph import Graph
-from lmopt.zoo import pfld, pooled
+from lmopt.zoo import dan, hrnet, pfld, pooled
 from lmopt.zoo.archive import Arrays, read_archive, with_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -67,9 +67,30 @@ def _pooled(name: str, title: str, pools: int) -> Entry:
     return Entry(title, partial(pooled.build, name, pools), _contract(pooled.SIZE, 1))
 
 
+def _dan(name: str, stages: int) -> Entry:
+    return Entry(
+        f"DAN, {stages} stage{'s' if stages > 1 else ''}, {dan.SIZE}x{dan.SIZE} gray",
+        partial(dan.build, name, stages),
+        _contract(dan.SIZE, 1),
+        partial(dan.build, name, stages, folded=True),
+    )
+
+
+def _hrnet(name: str) -> Entry:
+    return Entry(
+        f"HRNetV2-W18, heatmaps decoded inside, {hrnet.SIZE}x{hrnet.SIZE} RGB",
+        partial(hrnet.build, name),
+        _contract(hrnet.SIZE, 3),
+        partial(hrnet.build, name, folded=True),
+    )
+
+
 DETECTORS: Mapping[str, Entry] = {
     "pfld-1.0": _pfld("pfld-1.0", "PFLD, full width, 112x112 RGB", pfld.FULL),
     "pfld-0.25": _pfld("pfld-0.25", "PFLD, bottlenecks x0.25, 112x112 RGB", pfld.QUARTER),
+    "dan1": _dan("dan1", 1),
+    "dan2": _dan("dan2", 2),
+    "hrnet-w18": _hrnet("hrnet-w18"),
     "basic": _pooled("basic", "three convolutions, three max-poolings, 96x96 gray", 3),
     "two-pool": _pooled("two-pool", "three convolutions, two max-poolings, 96x96 gray", 2),
     "one-pool": _pooled("one-pool", "three convolutions, one max-pooling, 96x96 gray", 1),

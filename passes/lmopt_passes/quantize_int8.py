@@ -49,8 +49,12 @@ def post_training(
 ) -> PassResult:
     """Returns `graph` calibrated and quantized under `scheme`."""
     check_quantizable(graph)
-    owners = plan_grids(graph).owners
+    plan = plan_grids(graph)
+    owners = plan.owners
     ranges = ctx.calibrator.ranges(graph, owners, observer, faces=faces, storage=scheme.storage)
     result = quantize_graph(graph, ranges, scheme, input_type=input_type, output_type=output_type)
     note = f"{len(owners)} {observer} ranges from {faces} training faces, storage {scheme.storage}"
-    return PassResult(result, True, (note,))
+    if not plan.real:
+        return PassResult(result, True, (note,))
+    stays = f"{len(plan.real)} nodes stay in float32: %{', %'.join(sorted(plan.real))}"
+    return PassResult(result, True, (note, stays))

@@ -26,6 +26,8 @@ LAYERS = st.one_of(
     st.builds(ops.MaxPool2D, PAIR, PAIR, st.just("same")),
     st.builds(ops.AvgPool2D, PAIR, PAIR, st.just("same")),
     st.builds(ops.Pad, *[st.integers(0, 2)] * 4),
+    st.builds(ops.ResizeBilinear, PAIR),
+    st.builds(ops.ResizeNearest, PAIR, st.booleans(), st.just(False)),
     st.builds(ops.LeakyRelu, st.floats(0.0625, 0.875, width=32)),
     st.builds(ops.Mean, st.just(True)),
     st.sampled_from(

@@ -32,6 +32,9 @@ from lmopt.ir.ops import (
     Div,
     Exp,
     HardSwish,
+    HeatmapDecode,
+    InvertTransform,
+    LandmarkHeatmap,
     LeakyRelu,
     Maximum,
     MaxPool2D,
@@ -45,8 +48,11 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    ResizeBilinear,
+    ResizeNearest,
     Rsqrt,
     Sigmoid,
+    SimilarityFit,
     Slice,
     Softmax,
     SpaceToDepth,
@@ -55,7 +61,9 @@ from lmopt.ir.ops import (
     Sub,
     Sum,
     Tanh,
+    TransformLandmarks,
     Transpose,
+    Warp,
 )
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -245,6 +253,37 @@ def _sum(g: Grower, value: Value) -> Value:
     return g.add(Sum(tuple(sorted(axes)), keepdims=True), value)
 
 
+def _resize(cls: type[ResizeBilinear | ResizeNearest]) -> Callable[[Grower, Value], Value]:
+    rules = st.sampled_from([(False, False), (True, False), (False, True)])
+    sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
+    return lambda g, value: g.add(cls(g.draw(sizes), *g.draw(rules)), value)
+
+
+def _decode(g: Grower, value: Value) -> Value:
+    method = g.draw(st.sampled_from(["argmax", "softargmax"]))
+    return g.add(HeatmapDecode(method, g.draw(st.floats(0, 0.5)), 2.0), value)
+
+
+def _landmarks(g: Grower, value: Value) -> Value:
+    """Landmarks of any tensor: a dense layer on its elements."""
+    flat = g.add(Reshape(), value)
+    return g.add(Dense(2 * g.draw(st.integers(2, 4))), flat)
+
+
+def _fit(g: Grower, value: Value) -> Value:
+    points = _landmarks(g, value)
+    reference = g.add(Constant((g.type(points).shape[-1] or 0,)))
+    return g.add(SimilarityFit(), points, reference)
+
+
+def _transformed(g: Grower, value: Value) -> Value:
+    return g.add(TransformLandmarks(), _landmarks(g, value), _fit(g, value))
+
+
+def _heatmap(g: Grower, value: Value) -> Value:
+    return g.add(LandmarkHeatmap(g.draw(SIZES)), _landmarks(g, value))
+
+
 def _block(g: Grower, value: Value) -> Value:
     """The block detectors are made of: kernel, batch norm, activation."""
     use_bias = g.draw(st.booleans())
@@ -297,6 +336,14 @@ GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
     "reshape": _reshape,
     "constant": _constant,
     "pad": _pad,
+    "resize_bilinear": _resize(ResizeBilinear),
+    "resize_nearest": _resize(ResizeNearest),
+    "heatmap_decode": _decode,
+    "similarity_fit": _fit,
+    "invert_transform": lambda g, value: g.add(InvertTransform(), _fit(g, value)),
+    "transform_landmarks": _transformed,
+    "warp": lambda g, value: g.add(Warp(), value, _fit(g, value)),
+    "landmark_heatmap": _heatmap,
     "block": _block,
     "conv2d_transpose": _conv_transpose,
     "softmax": _unary(Softmax),
@@ -322,7 +369,18 @@ GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
     "dequantize": _grid,
 }
 GRID_KINDS = frozenset({"quantize", "dequantize"})
-FLOAT_KINDS = frozenset(GROWERS) - GRID_KINDS
+LANDMARK_KINDS = frozenset(
+    {
+        "heatmap_decode",
+        "similarity_fit",
+        "invert_transform",
+        "transform_landmarks",
+        "warp",
+        "landmark_heatmap",
+    }
+)
+# a transform fitted to points that nearly coincide makes a small difference a large one
+FLOAT_KINDS = frozenset(GROWERS) - GRID_KINDS - LANDMARK_KINDS
 IMAGE_KINDS = frozenset(
     {
         "conv2d",
@@ -335,6 +393,10 @@ IMAGE_KINDS = frozenset(
         "mirror_pad",
         "space_to_depth",
         "depth_to_space",
+        "resize_bilinear",
+        "resize_nearest",
+        "heatmap_decode",
+        "warp",
     }
 )
 

@@ -118,6 +118,7 @@ BOOL = st.booleans()
 SIDE = st.integers(1, 7)
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 STEP = st.tuples(st.integers(1, 2), st.integers(1, 2))
+RESIZE_RULES = st.sampled_from([(False, False), (True, False), (False, True)])
 
 
 def _image(b: Builder) -> Value:
@@ -238,6 +239,14 @@ def _pad(b: Builder, x: Value) -> Value:
     return b.put(o.Pad(*(b.draw(st.integers(0, 2)) for _ in range(4))), x)
 
 
+def _resize(kind: type[o.ResizeBilinear] | type[o.ResizeNearest]) -> Callable[..., Value]:
+    def build(b: Builder, x: Value) -> Value:
+        size = (b.draw(st.integers(1, 12)), b.draw(st.integers(1, 12)))
+        return b.put(kind(size, *b.draw(RESIZE_RULES)), x)
+
+    return build
+
+
 def _quantize(b: Builder, x: Value) -> Value:
     """Another grid, now and then in the other storage type, which what follows then keeps."""
     if not b.draw(BOOL):
@@ -313,6 +322,8 @@ ONE_OP: Mapping[str, Callable[[Builder, Value], Value]] = {
     "concat": _concat,
     "reshape": lambda b, x: b.put(o.Reshape((-1,)), x),
     "pad": _pad,
+    "resize_bilinear": _resize(o.ResizeBilinear),
+    "resize_nearest": _resize(o.ResizeNearest),
     "quantize": _quantize,
     "conv2d_transpose": _conv2d_transpose,
     "maximum": _extreme(o.Maximum),

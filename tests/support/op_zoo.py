@@ -176,16 +176,60 @@ CASES: dict[str, Case] = {
     ),
     "sum": _op(ops.Sum()),
     "sum_channels": _op(ops.Sum((3,), keepdims=True)),
+    "resize_bilinear": _op(ops.ResizeBilinear((18, 15))),
+    "resize_bilinear_corners": _op(ops.ResizeBilinear((5, 7), True, False)),
+    "resize_bilinear_plain": _op(ops.ResizeBilinear((12, 6), False, False)),
+    "resize_nearest": _op(ops.ResizeNearest((18, 20))),
+    "resize_nearest_corners": _op(ops.ResizeNearest((5, 12), True, False)),
+    "resize_nearest_plain": _op(ops.ResizeNearest((4, 13), False, False)),
 }
+
+
+def _points(edit: Edit, name: str, x: Value) -> Value:
+    """The operand's numbers as 270 landmarks."""
+    return edit.add(f"{name}_points", ops.Reshape(), x)
+
+
+def _fitted(edit: Edit, name: str, x: Value) -> Value:
+    """A transform fitted to other landmarks, not far from the operand's."""
+    points = _points(edit, name, x)
+    near = edit.add(f"{name}_near", ops.Add(), points, _points(edit, f"{name}_2", Value("other")))
+    return edit.add(f"{name}_fit", ops.SimilarityFit(), points, near)
+
+
+def _fitted_to_constant(edit: Edit, name: str, x: Value) -> Value:
+    corners = np.random.default_rng(0).uniform(size=540).astype(np.float32)
+    reference = edit.add(f"{name}_shape", ops.Constant((540,)), weights={"value": corners})
+    return edit.add(name, ops.SimilarityFit(), _points(edit, name, x), reference)
+
+
 FLOAT_ONLY: dict[str, Case] = {"batch_norm": _op(ops.BatchNorm(epsilon=1e-2))}
+COMPOSED: dict[str, Case] = {
+    "decode_argmax": _op(ops.HeatmapDecode()),
+    "decode_softargmax": _op(ops.HeatmapDecode("softargmax", beta=2.0)),
+    "similarity_fit": _fitted,
+    "similarity_fit_constant": _fitted_to_constant,
+    "invert_transform": lambda edit, name, x: edit.add(
+        name, ops.InvertTransform(), _fitted(edit, name, x)
+    ),
+    "transform_landmarks": lambda edit, name, x: edit.add(
+        name, ops.TransformLandmarks(), _points(edit, f"{name}_1", x), _fitted(edit, name, x)
+    ),
+    "warp": lambda edit, name, x: edit.add(name, ops.Warp(), x, _fitted(edit, name, x)),
+    "landmark_heatmap": lambda edit, name, x: edit.add(
+        name, ops.LandmarkHeatmap((11, 8)), _points(edit, name, x)
+    ),
+}
+"""Float ops that become several operators: files with them are not read back."""
 
 
-def zoo(*, integer: bool) -> Graph:
+def zoo(*, integer: bool, composed: bool = False) -> Graph:
     """A float graph with one output per case; without what has no integer form, if so wished."""
     edit = Edit("zoo")
     x = edit.input("image", (None, 9, 10, 6))
     edit.input("other", (None, 9, 10, 6))
-    for name, case in (CASES if integer else {**CASES, **FLOAT_ONLY}).items():
+    cases = CASES if integer else {**CASES, **FLOAT_ONLY}
+    for name, case in {**cases, **(COMPOSED if composed else {})}.items():
         edit.output(name, case(edit, f"{name}_node", x))
     return initialized(edit.done())
 

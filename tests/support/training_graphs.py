@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.scheme import LandmarkScheme
 from lmopt.ir.edit import Edit
-from lmopt.ir.graph import Graph
+from lmopt.ir.graph import Graph, Value
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
     Abs,
@@ -28,6 +28,9 @@ from lmopt.ir.ops import (
     Div,
     Exp,
     HardSwish,
+    HeatmapDecode,
+    InvertTransform,
+    LandmarkHeatmap,
     LeakyRelu,
     Maximum,
     MaxPool2D,
@@ -40,8 +43,11 @@ from lmopt.ir.ops import (
     Relu,
     Relu6,
     Reshape,
+    ResizeBilinear,
+    ResizeNearest,
     Rsqrt,
     Sigmoid,
+    SimilarityFit,
     Slice,
     Softmax,
     SpaceToDepth,
@@ -50,7 +56,9 @@ from lmopt.ir.ops import (
     Sub,
     Sum,
     Tanh,
+    TransformLandmarks,
     Transpose,
+    Warp,
 )
 from lmopt.ir.types import Weight
 
@@ -112,6 +120,12 @@ UNARY: dict[str, Op] = {
     "rsqrt": Rsqrt(),
     "space_to_depth": SpaceToDepth(2),
     "depth_to_space": DepthToSpace(2),
+    "resize_bilinear": ResizeBilinear((18, 5)),
+    "resize_bilinear_corners": ResizeBilinear((4, 11), True, False),
+    "resize_nearest": ResizeNearest((18, 14)),
+    "resize_nearest_plain": ResizeNearest((5, 10), False, False),
+    "decode_argmax": HeatmapDecode(beta=1.0),
+    "decode_softargmax": HeatmapDecode("softargmax", beta=1.0),
 }
 """One operand, [?, 9, 7, 6]."""
 
@@ -137,6 +151,26 @@ BEFORE: dict[str, Op] = {
 """What makes an operand that these kinds of op take."""
 
 
+def _points(edit: Edit, x: Value) -> Value:
+    return edit.add("points", Dense(10), edit.add("flat", Reshape(), x))
+
+
+def _fit(edit: Edit, x: Value) -> Value:
+    return edit.add("fit", SimilarityFit(), _points(edit, x), edit.add("c", Constant((10,))))
+
+
+LANDMARK: dict[str, Callable[[Edit, Value], Value]] = {
+    "similarity_fit": _fit,
+    "invert_transform": lambda edit, x: edit.add("y", InvertTransform(), _fit(edit, x)),
+    "transform_landmarks": lambda edit, x: edit.add(
+        "y", TransformLandmarks(), *reversed([_fit(edit, x), Value("points")])
+    ),
+    "warp": lambda edit, x: edit.add("y", Warp(), x, _fit(edit, x)),
+    "landmark_heatmap": lambda edit, x: edit.add("y", LandmarkHeatmap((8, 5)), _points(edit, x)),
+}
+"""Ops that want landmarks, made of the operand [?, 9, 7, 6] by a dense layer."""
+
+
 def fill(graph: Graph, seed: int = 0) -> Graph:
     """Returns the graph with random weights; variances are positive."""
     rng = np.random.default_rng(seed)
@@ -152,13 +186,15 @@ def fill(graph: Graph, seed: int = 0) -> Graph:
     return edit.done()
 
 
-def single(op: Op) -> Graph:
-    """Returns a graph of one op (with two operands where it takes them)."""
+def single(op: Op | Callable[[Edit, Value], Value]) -> Graph:
+    """Returns a graph of one op (with two operands where it takes them), or of what adds it."""
     edit = Edit("single")
     x = edit.input("x", (None, 9, 7, 6))
-    if op.kind in BEFORE:
+    if isinstance(op, Op) and op.kind in BEFORE:
         x = edit.add("before", BEFORE[op.kind], x)
-    if op.arity == 1:
+    if not isinstance(op, Op):
+        y = op(edit, x)
+    elif op.arity == 1:
         y = edit.add("y", op, x)
     elif op.arity is None:
         y = edit.add("y", op, x, x, x)

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.ir.graph import Node
+from lmopt.ir.interp import resize
 from lmopt.ir.interp.arrange import ARRANGE
 from lmopt.ir.interp.call import Array, Call, Kernel
+from lmopt.ir.interp.landmark import LANDMARK
 from lmopt.ir.interp.window import (
     convolve,
     convolve_depthwise,
@@ -205,6 +207,9 @@ FLOAT: Mapping[str, Kernel] = {
     "concat": concat,
     "reshape": reshape,
     "pad": pad,
+    "resize_bilinear": resize.bilinear,
+    "resize_nearest": resize.nearest,
+    **LANDMARK,
     "dequantize": _dequantize,
     "conv2d_transpose": _conv2d_transpose,
     "softmax": _softmax,

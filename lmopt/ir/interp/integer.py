@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from lmopt.errors import GraphError
+from lmopt.ir.interp import resize
 from lmopt.ir.interp.activation import (
     hard_swish,
     leaky_relu,
@@ -297,6 +298,8 @@ INTEGER: Mapping[str, Kernel] = {
     "concat": concat,
     "reshape": reshape,
     "pad": _pad,
+    "resize_bilinear": resize.bilinear_integer,
+    "resize_nearest": resize.nearest,
     "quantize": _quantize,
     "conv2d_transpose": _conv2d_transpose,
     **ARRANGE,

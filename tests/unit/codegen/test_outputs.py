@@ -15,6 +15,7 @@ from tests.support import op_zoo
 
 ITEMS = 3
 KERNELS = ("default", "builtin", "reference")
+REAL = [*op_zoo.CASES, *op_zoo.FLOAT_ONLY, *op_zoo.COMPOSED]
 FORMS = {"i8": DType.I8, "u8": DType.U8}
 
 
@@ -27,12 +28,12 @@ def outcome(graph, kernels):
 
 @pytest.fixture(scope="module", params=KERNELS)
 def real(request):
-    return outcome(op_zoo.zoo(integer=False), request.param)
+    return outcome(op_zoo.zoo(integer=False, composed=True), request.param)
 
 
 @pytest.fixture(scope="module")
 def half():
-    return outcome(op_zoo.halved(op_zoo.zoo(integer=False)), "default")
+    return outcome(op_zoo.halved(op_zoo.zoo(integer=False, composed=True)), "default")
 
 
 @pytest.fixture(scope="module", params=FORMS)
@@ -49,13 +50,13 @@ def test_every_op_has_an_emitter():
     assert EMITTERS.keys() == OPS.keys()
 
 
-@pytest.mark.parametrize("name", [*op_zoo.CASES, *op_zoo.FLOAT_ONLY])
+@pytest.mark.parametrize("name", REAL)
 def test_float(real, name):
     want, got = (outputs[name] for outputs in real)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("name", [*op_zoo.CASES, *op_zoo.FLOAT_ONLY])
+@pytest.mark.parametrize("name", REAL)
 def test_float16_weights(half, name):
     want, got = (outputs[name] for outputs in half)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())

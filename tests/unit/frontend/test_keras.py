@@ -84,6 +84,16 @@ def test_one_layer_gives_one_node(model):
     )
 
 
+def halfway(x, axis):
+    """Twice as many pixels along an axis, each a quarter of the way to its neighbour."""
+    size = x.shape[axis]
+    places = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)
+    before = np.floor(places).astype(int)
+    share = (places - before).reshape([-1 if k == axis else 1 for k in range(x.ndim)])
+    after = np.minimum(before + 1, size - 1)
+    return x.take(before, axis) * (1 - share) + x.take(after, axis) * share
+
+
 @pytest.mark.parametrize(
     ("made", "want"),
     [
@@ -106,6 +116,16 @@ def test_one_layer_gives_one_node(model):
         (
             layer("ZeroPadding2D", padding=[[0, 1], 2]),
             lambda x: np.pad(x, ((0, 0), (0, 1), (2, 2), (0, 0))),
+        ),
+        (layer("UpSampling2D", size=[2, 3]), lambda x: x.repeat(2, 1).repeat(3, 2)),
+        (
+            layer("UpSampling2D", interpolation="bilinear"),
+            lambda x: halfway(halfway(x, 1), 2),
+        ),
+        (layer("Resizing", height=2, width=4), lambda x: (x[:, 0::2] + x[:, 1::2]) / 2),
+        (
+            layer("Resizing", height=2, width=2, interpolation="nearest"),
+            lambda x: x[:, 1::2, 1::2],
         ),
         (layer("AveragePooling2D", pool_size=4), lambda x: x.mean((1, 2), keepdims=True)),
         (layer("MaxPooling2D", pool_size=[4, 4]), lambda x: x.max((1, 2), keepdims=True)),

@@ -16,17 +16,24 @@ from lmopt.ir.ops import (
     Dense,
     Div,
     Exp,
+    InvertTransform,
+    LandmarkHeatmap,
     MaxPool2D,
     Mean,
     Minimum,
+    Quantize,
     Reshape,
     Sigmoid,
+    SimilarityFit,
     Softmax,
     Sum,
+    TransformLandmarks,
+    Warp,
 )
 from lmopt.ir.types import DType, Quant, ValueRange
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
+from tests.support.litert import run_litert
 from tests.support.op_zoo import initialized
 
 INT8 = QuantScheme(DType.I8, per_channel=True)
@@ -130,7 +137,7 @@ def test_sigmoid_gets_the_grid_the_runtime_prescribes():
 def test_batch_norm_and_a_second_quantization_are_refused_by_name(images):
     edit = Edit("b")
     image = edit.input("image", (None, 4))
-    edit.output("y", edit.add("norm", BatchNorm(), image))
+    edit.output("y", edit.add("norm", BatchNorm(), edit.add("dense", Dense(4), image)))
     with pytest.raises(PassError, match=r"%norm.*batch normalization[\s\S]*fold-batchnorm"):
         quantize_graph(edit.done(), {}, INT8)
     graph = detector()
@@ -193,3 +200,76 @@ def test_the_smaller_of_two_is_found_on_the_results_grid():
     quantized = quantize_graph(edit.done(), ranges, INT8)
     got = run(quantized, {"image": np.array([[-1, 0.5, 2, 9]], np.float32)})["cut"]
     np.testing.assert_allclose(got, [[-1, 0.5, 2, 2]], atol=10 / 255)
+
+
+def cascade() -> Graph:
+    """Landmarks from a dense layer, made better by what a warped picture and a heatmap show."""
+    rng = np.random.default_rng(3)
+    reference = rng.uniform(0.2, 0.8, 6).astype(np.float32)
+
+    def draw(*shape: int) -> np.ndarray:
+        return (0.3 * rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
+
+    edit = Edit("cascade")
+    image = edit.input("image", (None, 8, 8, 1))
+    mean = edit.add("mean", Constant((6,)), weights={"value": reference})
+    flat = edit.add("flat", Reshape(), image)
+    offset = edit.add("offset", Dense(6, False), flat, weights={"kernel": draw(64, 6)})
+    points = edit.add("points", Add(), offset, mean)
+    move = edit.add("move", SimilarityFit(), points, mean)
+    back = edit.add("back", InvertTransform(), move)
+    moved = edit.add("moved", TransformLandmarks(), points, move)
+    maps = edit.add(
+        "maps",
+        Concat(),
+        edit.add("warped", Warp(), image, back),
+        edit.add("heatmap", LandmarkHeatmap((8, 8)), moved),
+    )
+    norm = edit.add("norm", BatchNorm(), maps, weights=dict.fromkeys(STATISTICS, np.ones(2, "f4")))
+    conv = edit.add("conv", Conv2D(4, use_bias=False), norm, weights={"kernel": draw(3, 3, 2, 4)})
+    pooled = edit.add("pooled", Reshape(), conv)
+    step = edit.add("step", Dense(6, False), pooled, weights={"kernel": draw(256, 6)})
+    better = edit.add("better", Add(), step, moved)
+    edit.output("landmarks", edit.add("landmarks", TransformLandmarks(), better, back))
+    return edit.done()
+
+
+STATISTICS = ("gamma", "beta", "mean", "variance")
+
+
+@pytest.mark.parametrize("scheme", [INT8, UINT8], ids=["int8", "uint8"])
+def test_coordinates_are_islands_of_float32_between_conversions(scheme: QuantScheme):
+    graph = cascade()
+    images = np.random.default_rng(1).uniform(0, 1, (16, 8, 8, 1)).astype(np.float32)
+    ranges = ranges_of(graph, images)
+    quantized = quantize_graph(graph, ranges, scheme, input_type="uint8")
+    real = ("move", "back", "moved", "warped", "heatmap", "norm", "landmarks")
+    assert {n.results[0].dtype for k in real for n in [quantized.node(k)]} == {DType.F32}
+    stored = ("offset", "points", "maps", "conv", "step", "better")
+    assert {n.results[0].dtype for k in stored for n in [quantized.node(k)]} == {scheme.storage}
+    # A real copy of the constant, and both joined maps straight onto the grid of the concat.
+    assert quantized.node("move").inputs == (Value("points_real"), Value("mean_real"))
+    assert quantized.node("mean_real").weight("value") == graph.node("mean").weight("value")
+    grid = quantized.type(Value("maps")).quant
+    for value in quantized.node("maps").inputs:
+        assert quantized.producer(value).op == Quantize()
+        assert quantized.type(value).quant == grid
+    want = run(graph, {"image": images})["landmarks"]
+    bytes_ = np.round(images * 255).astype(np.uint8)
+    got = run(quantized, {"image": bytes_})["landmarks"]
+    assert got.dtype == np.float32
+    assert np.abs(got - want).mean() < 0.01 < np.ptp(want)
+    file = run_litert(quantized, {"image": bytes_}, "reference")["landmarks"]
+    np.testing.assert_allclose(file, got, atol=0.01)
+    whole = quantize_graph(graph, ranges, scheme, output_type="uint8")
+    grid = whole.type(dict(whole.outputs)["landmarks"]).quant
+    assert grid is not None
+    stored = grid.dequantize(run(whole, {"image": images})["landmarks"])
+    assert np.abs(stored - want).mean() < 0.01 + grid.scale[0]
+
+
+def test_only_what_integers_read_of_a_float_island_has_a_grid():
+    owners = plan_grids(cascade()).owners
+    names = {value.node for value in owners}
+    assert {"moved", "mean", "landmarks"} <= names  # the last one as an output
+    assert not names & {"move", "back", "warped", "heatmap"}

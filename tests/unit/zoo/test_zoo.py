@@ -12,6 +12,9 @@ from lmopt.zoo import catalog, pfld
 COUNTS = {
     "pfld-1.0": 1_236_544,
     "pfld-0.25": 320_608,
+    "dan1": 11_150_664,
+    "dan2": 23_108_444,
+    "hrnet-w18": 9_688_536,
     "basic": 8_326_340,
     "two-pool": 31_558_340,
     "one-pool": 136_006_340,
@@ -23,9 +26,11 @@ def test_parameter_counts(name: str) -> None:
     assert zoo.load(f"{name}@none").graph.parameters == COUNTS[name]
 
 
-def test_macs_of_the_full_pfld() -> None:
-    # The thesis gives 273 M.
-    assert round(zoo.load("pfld-1.0@none").graph.macs / 1e6) == 273
+@pytest.mark.parametrize(
+    ("name", "millions"), [("pfld-1.0", 273), ("dan1", 2557), ("dan2", 5129), ("hrnet-w18", 4660)]
+)
+def test_macs_are_those_of_the_thesis(name: str, millions: int) -> None:
+    assert round(zoo.load(f"{name}@none").graph.macs / 1e6) == millions
 
 
 @pytest.mark.parametrize("name", zoo.DETECTORS)
@@ -137,7 +142,7 @@ def test_initial_values_follow_the_seed_and_the_fan() -> None:
     assert one.node("stem_bn").weight("variance").real().tolist() == [1.0] * 64
 
 
-@pytest.mark.parametrize("name", ["pfld-1.0", "pfld-0.25"])
+@pytest.mark.parametrize("name", ["pfld-1.0", "pfld-0.25", "dan1", "dan2", "hrnet-w18"])
 def test_the_folded_form_is_what_folding_gives(name: str) -> None:
     entry = zoo.DETECTORS[name]
     assert entry.folded is not None
