@@ -242,11 +242,16 @@ def _collect2(items: Any, into: list[Operand], layer: Layer) -> None:
         _check_options(options, layer)
 
 
+# Keras 3 writes training=True for these whenever they are called.
+_ALIKE_IN_TRAINING = frozenset({"Resizing"})
+
+
 def _check_options(options: Any, layer: Layer) -> None:
     if not isinstance(options, dict):
         _call_error(layer)
     for key, value in options.items():
-        if value is not None and not (key == "training" and value is False):
+        inference = value is False or layer.kind in _ALIKE_IN_TRAINING
+        if value is not None and not (key == "training" and inference):
             raise InputError(
                 f"it is called with {key}={value!r:.60}; wanted operands only",
                 where=layer.where,

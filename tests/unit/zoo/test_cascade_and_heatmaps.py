@@ -56,7 +56,7 @@ def operators(data: bytes) -> set[str]:
 
 def compare(got: NDArray[np.generic], want: NDArray[np.generic]) -> None:
     assert got.shape == want.shape
-    assert np.ptp(want, axis=0).max() > 1e-3, "the answer does not depend on the picture"
+    assert np.ptp(want, axis=0).max() > 1e-4, "the answer does not depend on the picture"
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
@@ -109,7 +109,7 @@ def test_the_second_stage_sends_gradients_through_the_warp(joint: bool) -> None:
 
 
 def test_a_cascade_starts_at_the_mean_shape() -> None:
-    graph = zoo.initialize(dan.build("dan2", 2, 48), 1)
+    graph = zoo.initialize(dan.build("dan2", 2, 32), 1)
     edit = graph.edit()
     for stage in (1, 2):
         edit.set_weights(f"stage{stage}_offset", kernel=np.zeros((256, 136), np.float32))
