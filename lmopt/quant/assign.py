@@ -192,8 +192,8 @@ def quantize_graph(
     for source in graph.inputs:
         _convert_input(edit, source, _EDGE[input_type])
     for name, value in graph.outputs:
-        stored = TensorType(scheme.storage, graph.type(value).shape, grids[plan.owner[value]])
-        _convert_output(edit, name, value, stored, _EDGE[output_type])
+        type = TensorType(scheme.storage, graph.type(value).shape, grids[plan.owner[value]])
+        _convert_output(edit, name, value, type, _EDGE[output_type])
     return edit.done()
 
 
