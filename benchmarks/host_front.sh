@@ -7,5 +7,6 @@ lmopt optimize pfld-0.25@300w --target host "${data[@]}" --out out/host-300w \
     --passes 'fold-batchnorm,finetune{epochs=36}' \
     --passes 'fold-batchnorm,prune{amount=0.4},finetune{epochs=36}' \
     --passes 'fold-batchnorm,drop-block{count=2},prune{amount=0.6},finetune{epochs=36}' \
+    --passes 'fold-batchnorm,drop-block{count=2},prune{amount=0.65},finetune{epochs=36}' \
     --passes 'fold-batchnorm,drop-block{count=3},prune{amount=0.7},finetune{epochs=36}' \
     --passes 'fold-batchnorm,quantize-int8'

@@ -1,5 +1,9 @@
 """Rendered faces: landmarks lie where things are drawn, and a seed is a face."""
 
+import contextlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -106,6 +110,39 @@ def test_the_dataset_is_split_cached_and_read_like_any_folder(rendered):
     )
     assert len(seen) == 106 and again.digest == first.digest
     assert [p.name for p in (rendered / "rendered").iterdir()] == ["v1-seed0-60-6-40"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
+    work = f"""
+from pathlib import Path
+from lmopt.data.synthetic.dataset import rendered_dataset
+if __name__ == "__main__":
+    rendered_dataset(train=5000, validation=8, test=8, cache=Path({str(tmp_path)!r}),
+                     on_progress=lambda done: print(done, flush=True))
+"""
+    script = tmp_path / "render.py"
+    script.write_text(work)
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"1\n"
+        assert len(_group(parent.pid)) > 1
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while _group(parent.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _group(parent.pid) == []
+
+
+def _group(leader: int) -> list[int]:
+    """The living processes of a process group."""
+    living = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == leader and state != "Z":
+                living.append(int(stat.parent.name))
+    return living
 
 
 def test_the_mean_shape_is_no_detector(rendered):
