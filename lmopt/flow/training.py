@@ -136,6 +136,14 @@ def train(
     with Workbench(made, faces, None) as bench:
         data_bytes = bench.file(graph)
         score = bench.score(data_bytes, "validation")
+        guess = bench.protocol("validation").mean_shape_nme_percent
+    if score.nme_percent >= guess:
+        listen(
+            Noted(
+                f"validation NME {score.nme_percent:.2f} % is no better than the mean shape's "
+                f"{guess:.2f} %: train longer, or on more faces"
+            )
+        )
     write_atomically(model, data_bytes)
     note = weights.with_suffix(".md")
     write_atomically(note, _note(source, faces, plan, command, score).encode())

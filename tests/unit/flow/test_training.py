@@ -12,6 +12,7 @@ import lmopt
 from lmopt import zoo
 from lmopt.data import load_dataset
 from lmopt.errors import InputError
+from lmopt.flow.events import Noted
 from lmopt.flow.folding import folded
 from lmopt.flow.recipe import TrainingRecipe
 from tests.support.annotated import row, write_folder
@@ -56,6 +57,10 @@ def test_trained_weights_load_again_and_a_second_call_takes_the_checkpoints(
         "pfld-0.25@none", folder, recipe=RECIPE, out=out, seed=3, listen=told.append
     )
     assert second.score.digest == made.score.digest
+    assert any(
+        isinstance(event, Noted) and "no better than the mean shape's" in event.text
+        for event in told
+    )
 
 
 @pytest.mark.slow
