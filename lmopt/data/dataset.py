@@ -64,6 +64,7 @@ class Face:
     split: Split
     where: str
     labels: Mapping[str, float] = field(default_factory=dict)  # pickled, so no mappingproxy
+    visible: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +197,8 @@ def content_digest(faces: Sequence[Face], scheme: LandmarkScheme) -> str:
         total.update(repr((face.id, face.group, face.split, face.box)).encode())
         if face.labels:
             total.update(repr(sorted(face.labels.items())).encode())
+        if face.visible is not None:
+            total.update(np.packbits(face.visible).tobytes())
         total.update(np.ascontiguousarray(face.landmarks, np.float64).tobytes())
         total.update(_picture_signature(face))
     return total.hexdigest()

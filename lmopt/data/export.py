@@ -11,7 +11,7 @@ from pathlib import Path
 from lmopt.data.dataset import Dataset, Face
 from lmopt.data.labels import column_of
 from lmopt.data.picture import picture_bytes
-from lmopt.data.readers.folder import BOX, PICTURES, TABLE
+from lmopt.data.readers.folder import BOX, PICTURES, TABLE, VISIBLE
 from lmopt.files import whole_folder
 
 
@@ -21,7 +21,8 @@ def write_dataset(
     """Writes faces as one plain folder per source below `out`, whole or not at all.
 
     Nothing is lost: pictures are copied byte for byte, numbers keep every digit, and ids, groups,
-    splits, boxes and labels are those of the faces, so that what is read back has their digest.
+    splits, boxes, labels and visibility are those of the faces, so that what is read back has
+    their digest.
 
     Args:
         dataset: The faces.
@@ -75,13 +76,17 @@ class _Names:
 def _table(faces: Sequence[Face], files: Sequence[str]) -> str:
     labels = sorted({label for face in faces for label in face.labels})
     points = [f"{axis}{k}" for k in range(len(faces[0].landmarks)) for axis in "xy"]
-    header = ["file", "id", "split", "group", *map(column_of, labels), *BOX, *points]
+    told = any(face.visible is not None for face in faces)
+    flags = [f"{VISIBLE}{k}" for k in range(len(faces[0].landmarks))] if told else []
+    header = ["file", "id", "split", "group", *map(column_of, labels), *BOX, *points, *flags]
     written = io.StringIO()
     table = csv.writer(written, lineterminator="\n")
     table.writerow(header)
     for face, file in zip(faces, files, strict=True):
         numbers = [face.labels.get(label, "") for label in labels]
         numbers += [*(face.box or [""] * len(BOX)), *face.landmarks.reshape(-1).tolist()]
+        unknown = [""] * len(flags)
+        numbers += unknown if face.visible is None else face.visible.astype(int).tolist()
         own_id = face.id.removeprefix(f"{face.source}/")
         table.writerow([file, own_id, face.split, face.group, *numbers])
     return written.getvalue()

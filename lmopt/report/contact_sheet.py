@@ -16,7 +16,7 @@ from lmopt.data.picture import read_picture
 from lmopt.detector.contract import Contract, CropRule
 
 SIDE = 320
-POINT, NUMBER, BOX = (60, 200, 90), (255, 230, 0), (80, 150, 255)
+POINT, HIDDEN, NUMBER, BOX = (60, 200, 90), (230, 60, 60), (255, 230, 0), (80, 150, 255)
 """Colours in RGB."""
 _COLUMNS = 5
 
@@ -35,7 +35,9 @@ def tiles(
     numbers: bool = True,
     on_progress: Callable[[int], None] | None = None,
 ) -> tuple[Tile, ...]:
-    """Returns every face with landmarks (green), their numbers (yellow) and given box (blue).
+    """Returns every face with landmarks, their numbers (yellow) and given box (blue).
+
+    Landmarks are green, those known to be hidden red.
 
     Args:
         faces: The faces to draw, few.
@@ -98,7 +100,8 @@ def _drawn(face: Face, crop: Crop, numbers: bool) -> NDArray[np.uint8]:
         (x0, y0), (x1, y1) = (corners * SIDE - 0.5).round().astype(int).tolist()
         cv2.rectangle(canvas, (x0, y0), (x1, y1), BOX, 1)
     for number, (x, y) in enumerate((crop.landmarks * SIDE - 0.5).tolist()):
-        cv2.circle(canvas, (round(x * 16), round(y * 16)), 28, POINT, -1, cv2.LINE_AA, shift=4)
+        tone = POINT if face.visible is None or face.visible[number] else HIDDEN
+        cv2.circle(canvas, (round(x * 16), round(y * 16)), 28, tone, -1, cv2.LINE_AA, shift=4)
         if numbers:
             place = (round(x) + 3, round(y) - 2)
             cv2.putText(

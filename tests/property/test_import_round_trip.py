@@ -50,6 +50,9 @@ def sources(draw: st.DrawFn) -> list[dict]:
             "group": draw(NAMES),
             "split": draw(st.sampled_from(["train", "validation", "test"])),
             "labels": draw(LABELS),
+            "visible": draw(
+                st.none() | st.lists(st.booleans(), min_size=count, max_size=count).map(np.array)
+            ),
             "suffix": draw(st.sampled_from([".png", ".PGM", ".jpg"])),
             "faces": draw(st.integers(1, 2)),
             "in_table": draw(st.booleans()),
@@ -80,6 +83,7 @@ def made(root: Path, drawn: list[dict], source: str) -> Dataset:
                 split=entry["split"],
                 where=f"made:{place}",
                 labels=entry["labels"],
+                visible=entry["visible"],
             )
             faces.append(face)
     return Dataset.of(source, faces, scheme_for(len(faces[0].landmarks)))

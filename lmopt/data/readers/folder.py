@@ -20,8 +20,10 @@ from lmopt.errors import InputError
 TABLE, PICTURES = "landmarks.csv", "images"
 LAYOUT = (
     f"{PICTURES}/ and {TABLE} with columns file, role (train, validation or test), "
-    "x0, y0, x1, y1, ... and, where known, group, id, box_x0, box_y0, box_x1, box_y1 and labels"
+    "x0, y0, x1, y1, ... and, where known, group, id, box_x0, box_y0, box_x1, box_y1, visible0, "
+    "visible1, ... (1 or 0) and labels"
 )
+VISIBLE = "visible"
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 
@@ -65,6 +67,11 @@ class _Table:
         if missing:
             raise self.error(f"no column '{missing[0]}'", f"wanted {LAYOUT}")
         self.points = self._point_columns()
+        flags = [f"{VISIBLE}{k}" for k in range(len(self.points) // 2)]
+        self.flags = [self.column[name] for name in flags if name in self.column]
+        if len(self.flags) not in (0, len(flags)):
+            missing = [name for name in flags if name not in self.column]
+            raise self.error(f"no column '{missing[0]}'", "give every landmark's, or none")
         named = {name: label_of(name) for name in self.column}
         self.labels = {name: label for name, label in named.items() if label is not None}
 
@@ -118,7 +125,13 @@ class _Table:
             split=role,
             where=self.where,
             labels=self._labels(cells),
+            visible=self._visible(cells),
         )
+
+    def _visible(self, cells: Sequence[str]) -> NDArray[np.bool_] | None:
+        if not any(cells[index].strip() for index in self.flags):
+            return None
+        return self._numbers(cells, self.flags) > 0
 
     def _labels(self, cells: Sequence[str]) -> dict[str, float]:
         known = [name for name in self.labels if self._text(cells, name)]

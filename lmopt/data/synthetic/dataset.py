@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from lmopt.data.dataset import SPLITS, Dataset, Split
+from lmopt.data.labels import column_of
 from lmopt.data.load import load_dataset
-from lmopt.data.synthetic.render import GENERATOR_VERSION
+from lmopt.data.readers.folder import BOX, VISIBLE
+from lmopt.data.synthetic.render import GENERATOR_VERSION, LABELS, render_face
 from lmopt.errors import InputError
 from lmopt.files import default_cache, whole_folder
 
@@ -124,8 +126,6 @@ def _end_with_parent() -> None:
 def _render_one(job: tuple[Split, int], *, seed: int, images: Path) -> list[str]:
     import cv2
 
-    from lmopt.data.synthetic.render import render_face
-
     cv2.setNumThreads(1)
     split, index = job
     face = render_face(seed, SPLITS.index(split), index)
@@ -136,14 +136,12 @@ def _render_one(job: tuple[Split, int], *, seed: int, images: Path) -> list[str]
         raise OSError(f"JPEG encoding of {file} failed")
     (images / file).write_bytes(data.tobytes())
     numbers = [*face.box, *face.landmarks.reshape(-1)]
-    labels = [f"{face.labels[name]:.2f}" for name in LABELS]
-    return [file, split, f"{split}{index}", *labels, *(f"{value:.3f}" for value in numbers)]
-
-
-LABELS = ("yaw", "pitch", "roll", "glasses", "occlusion", "expression")
+    labels = [f"{face.labels[name]:.4g}" for name in LABELS]
+    seen = face.visible.astype(int).tolist()
+    return [file, split, f"{split}{index}", *labels, *(f"{v:.3f}" for v in numbers), *seen]
 
 
 def _columns() -> list[str]:
-    box = ["box_x0", "box_y0", "box_x1", "box_y1"]
     points = [f"{axis}{k}" for k in range(68) for axis in "xy"]
-    return ["file", "role", "group", *LABELS, *box, *points]
+    flags = [f"{VISIBLE}{k}" for k in range(68)]
+    return ["file", "role", "group", *map(column_of, LABELS), *BOX, *points, *flags]

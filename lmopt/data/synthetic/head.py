@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 ROWS, COLUMNS = 32, 35
+EAR_TURN, TURN_POWER = math.radians(112), 1.15
+"""Columns lie closer in the middle: at signed powers of even steps, times the turn to the ear."""
 _TOP, _CHIN = -1.05, 1.2
 _LEVELS = np.array([-1.05, -0.98, -0.85, -0.7, -0.4, 0, 0.3, 0.6, 0.85, 1.0, 1.1, 1.17, 1.2])
 _HALF_WIDTHS = np.array(
@@ -142,7 +144,7 @@ class _Build:
     def rings(self, levels: Array) -> Array:
         """Returns the surface from ear to ear at each height, [levels, COLUMNS, 3]."""
         even = np.linspace(-1, 1, COLUMNS)
-        turns = np.sign(even) * np.abs(even) ** 1.15 * np.deg2rad(112)
+        turns = np.sign(even) * np.abs(even) ** TURN_POWER * EAR_TURN
         turn, level = np.meshgrid(turns, levels)
         x = self.half_width(level) * np.sin(np.clip(turn, -np.pi / 2, np.pi / 2))
         share = np.clip(np.abs(turn) / (np.pi / 2), 0, 1)

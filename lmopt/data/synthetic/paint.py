@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -47,8 +46,8 @@ def _basis(steps: int) -> Array:
 
 
 def rgb(color: Color) -> list[float]:
-    """Returns a colour clipped to bytes, as OpenCV wants it."""
-    return [min(255.0, max(0.0, float(value))) for value in color]
+    """Returns a colour as OpenCV wants it; it clips to bytes itself."""
+    return color.tolist() if isinstance(color, np.ndarray) else list(color)
 
 
 @dataclass
@@ -65,10 +64,6 @@ class Canvas:
     def size(self) -> int:
         """Returns the side in pixels."""
         return len(self.pixels)
-
-    def within(self, place: int) -> int:
-        """Returns a row or column moved into the picture, its end included."""
-        return min(self.size, max(0, place))
 
     def fill(self, points: Array, color: Color, opacity: float = 1.0) -> None:
         """Fills a polygon."""
@@ -88,17 +83,14 @@ class Canvas:
         opacity: float = 1.0,
     ) -> None:
         """Draws a line through points."""
-        thick = max(1, round(width))
-        with _Blend(self, points, opacity, margin=thick + 1) as part:
-            cv2.polylines(
-                part.pixels,
-                [fixed(points - part.corner)],
-                closed,
-                rgb(color),
-                thick,
-                cv2.LINE_AA,
-                SHIFT,
-            )
+        thick, tone = max(1, round(width)), rgb(color)
+        if opacity >= 1.0:
+            path = [fixed(points)]
+            cv2.polylines(self.pixels, path, closed, tone, thick, cv2.LINE_AA, SHIFT)
+            return
+        with _Blend(self, points, opacity, margin=thick + 2) as part:
+            path = [fixed(points - part.corner)]
+            cv2.polylines(part.pixels, path, closed, tone, thick, cv2.LINE_AA, SHIFT)
 
     def ellipse(
         self, center: Array, axes: tuple[float, float], degrees: float, color: Color
@@ -129,15 +121,14 @@ class _Blend:
     """The window around points, drawn on a copy and blended back."""
 
     def __init__(self, canvas: Canvas, points: Array, opacity: float, margin: int = 2) -> None:
-        low = [canvas.within(math.floor(v) - margin) for v in points[:, :2].min(0).tolist()]
-        high = [canvas.within(math.ceil(v) + margin + 1) for v in points[:, :2].max(0).tolist()]
-        self._target = canvas.pixels[low[1] : high[1], low[0] : high[0]]
+        x, y, width, height = cv2.boundingRect(points[:, :2].astype(np.float32))
+        left, top = max(0, x - margin), max(0, y - margin)
+        right, bottom = max(0, x + width + margin), max(0, y + height + margin)
+        self._target = canvas.pixels[top:bottom, left:right]
         self._opacity = opacity
         self.corner = np.zeros(points.shape[1])
-        self.corner[:2] = low
-        self.pixels = np.ascontiguousarray(self._target)
-        if self.pixels is self._target:
-            self.pixels = self._target.copy()
+        self.corner[:2] = left, top
+        self.pixels = self._target.copy()
 
     def __enter__(self) -> _Blend:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,8 @@ from lmopt.data.synthetic.head import COLUMNS, Head
 Array = NDArray[np.float64]
 
 _PIVOT = np.array([0.0, 0.35, 0.0])
-_YAW, _PITCH, _ROLL = (17.0, 48.0), (9.0, 25.0), (10.0, 35.0)  # sigma and limit, degrees
+_YAW, _PITCH, _ROLL = (17.0, 60.0), (10.0, 30.0), (10.0, 35.0)  # sigma and limit, degrees
+_ANYWHERE = 0.2  # part of the faces whose yaw is even over its whole range
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,11 @@ class Pose:
 def draw_pose(rng: np.random.Generator, head: Head, size: int) -> Pose:
     """Returns a pose that puts the face into a picture of `size` pixels."""
     yaw, pitch, roll = (
-        float(np.deg2rad(np.clip(rng.normal(0, sigma), -limit, limit)))
-        for sigma, limit in (_YAW, _PITCH, _ROLL)
+        min(limit, max(-limit, rng.normal(0, sigma))) for sigma, limit in (_YAW, _PITCH, _ROLL)
     )
+    if rng.random() < _ANYWHERE:
+        yaw = rng.uniform(-_YAW[1], _YAW[1])
+    yaw, pitch, roll = math.radians(yaw), math.radians(pitch), math.radians(roll)
     bare = Pose(yaw, pitch, roll, _rotation(yaw, pitch, roll), rng.uniform(0.03, 0.14))
     points = landmarks(head, bare)
     low, high = points.min(0), points.max(0)

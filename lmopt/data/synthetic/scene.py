@@ -27,7 +27,7 @@ _SHOULDERS = np.array(
 
 
 def draw_background(rng: np.random.Generator, size: int) -> Canvas:
-    """Returns a canvas with a gradient, blobs, texture or plain colour, and shapes on it."""
+    """Returns a canvas with a gradient, blobs, texture, stripes or plain colour, and shapes."""
     pixels = np.clip(_plain(rng, size), 0, 255).astype(np.uint8)
     canvas = Canvas(np.ascontiguousarray(pixels))
     for _ in range(rng.integers(0, 7)):
@@ -39,7 +39,7 @@ def draw_background(rng: np.random.Generator, size: int) -> Canvas:
 
 
 def _plain(rng: np.random.Generator, size: int) -> NDArray[np.floating[Any]]:
-    kind = rng.integers(4)
+    kind = rng.integers(5)
     first, second = rng.uniform(0, 255, (2, 3))
     if kind == 0:
         ramp = np.linspace(0, 1, size)[:, None] * np.ones((1, size))
@@ -54,6 +54,10 @@ def _plain(rng: np.random.Generator, size: int) -> NDArray[np.floating[Any]]:
         grain = rng.uniform(0, 255, (size // 2, size // 2, 3)).astype(np.float32)
         texture = cv2.resize(cv2.GaussianBlur(grain, (0, 0), rng.uniform(1, 4)), (size, size))
         return np.asarray((texture - texture.mean()) * rng.uniform(1, 4) + first)
+    if kind == 3:
+        across = np.arange(size) * rng.uniform(0.05, 0.8)
+        wave = np.sin(across + np.arange(size)[:, None] * rng.uniform(-0.8, 0.8))[..., None] > 0
+        return np.asarray(np.where(wave, first, first * 0.7 + second * 0.3))
     return np.full((size, size, 3), first, np.float32)
 
 
@@ -65,24 +69,26 @@ def draw_behind(canvas: Canvas, rng: np.random.Generator, pose: Pose, look: Look
     half = np.array([pose.scale * 0.42, 0])
     base = throat + np.array([rng.normal(0, 0.1), 1]) * pose.scale * 1.3
     neck = np.stack([throat - half, throat + half, base + half * 1.05, base - half * 1.05])
-    canvas.fill(neck, look.lit(look.skin, 0.15) * 0.85)
+    canvas.fill(neck, look.light.lit(look.skin, 0.15) * 0.85)
     collar = throat + np.array([0, pose.scale * rng.uniform(0.62, 0.9)])
     canvas.fill(curve(collar + _SHOULDERS * pose.scale, 4, closed=True), rng.uniform(0, 255, 3))
     for side in (-1, 1):
         if pose.is_turned_to(side) < 0.35:
             ear = pose.project(_EAR * [side, 1, 1])
-            canvas.fill(curve(ear, 6, closed=True), look.lit(look.skin, 0.25) * [1, 0.93, 0.9])
+            tone = look.light.lit(look.skin, 0.25) * [1, 0.93, 0.9]
+            canvas.fill(curve(ear, 6, closed=True), tone)
 
 
 def _draw_hair(canvas: Canvas, rng: np.random.Generator, pose: Pose, look: Look) -> None:
-    tone = look.lit(look.hair, 0.3)
+    cloth = rng.uniform(0, 255, 3) if rng.random() < 0.05 else None  # a scarf over the hair
+    tone = look.light.lit(look.hair if cloth is None else cloth, 0.3)
     volume = rng.uniform(0.86, 1.08)
     center = pose.project(np.array([0, -0.25, -0.35]))[:2]
     down = pose.rotation[:2, 1]
     tilt = float(np.rad2deg(np.arctan2(down[1], down[0]))) - 90
     axes = (pose.scale * 0.86 * volume, pose.scale * volume)
     canvas.ellipse(center, axes, tilt, tone)
-    if rng.random() < 0.35:
+    if cloth is not None or rng.random() < 0.35:
         fall: Array = np.array(
             [[-0.85, -0.3, -0.3], [0.85, -0.3, -0.3], [1.0, 1.3, -0.4], [-1.0, 1.3, -0.4]]
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.data.synthetic.head import Head
+from lmopt.data.synthetic.light import Light, draw_light
 from lmopt.data.synthetic.paint import SHIFT, Array, Canvas, fixed
 from lmopt.data.synthetic.pose import Pose
 
@@ -26,64 +27,54 @@ SKIN_TONES = np.array(
 )
 HAIR_TONES = np.array(
     [
+        [150, 150, 150],
+        [215, 210, 205],
         [20, 16, 14],
         [45, 30, 20],
         [80, 52, 32],
         [120, 80, 45],
         [190, 150, 90],
         [150, 70, 35],
-        [150, 150, 150],
-        [215, 210, 205],
     ],
     np.float64,
 )
+_GRAYS = 2
 
 
 @dataclass(frozen=True)
 class Look:
-    """Colours and light of one face.
+    """Colours of one face and the light on it.
 
     Attributes:
         skin, hair: Albedo, RGB.
-        light: Colour of the light.
-        ambient, diffuse: Strengths.
-        direction: Unit vector to the light, camera axes.
+        tone: Place of the skin in SKIN_TONES, 0 the lightest.
+        age: 0 young and smooth, 1 old and wrinkled.
         bald: Whether no hair grows.
+        light: What shines on the face.
     """
 
     skin: Array
     hair: Array
-    light: Array
-    ambient: float
-    diffuse: float
-    direction: Array
+    tone: float
+    age: float
     bald: bool
-
-    @property
-    def exposure(self) -> float:
-        """Returns the brightness of what is drawn flat on the face."""
-        return min(1.2, max(0.3, self.ambient + 0.5 * self.diffuse))
-
-    def lit(self, albedo: Array, direct: float) -> Array:
-        """Returns a colour under the ambient light and a share of the direct light."""
-        return np.asarray(albedo * self.light * (self.ambient + direct * self.diffuse))
+    light: Light
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """Returns random colours over the whole range of skins and hair, and a light."""
+    """Returns random colours over the whole range of skins and hair, an age, and a light."""
     tone = rng.uniform(0, len(SKIN_TONES) - 1)
     part = tone - int(tone)
     skin = SKIN_TONES[int(tone)] * (1 - part) + SKIN_TONES[min(int(tone) + 1, 6)] * part
-    ambient = rng.uniform(0.42, 0.8)
-    direction = rng.normal(0, 1, 3) * [1, 0.8, 0.5] + [0, -0.5, 0.9]
+    age = rng.random()
+    kind = rng.integers(_GRAYS if age < 0.5 else 0, len(HAIR_TONES))
     return Look(
         skin=np.clip(skin * rng.normal(1, 0.05, 3), 15, 255),
-        hair=np.clip(HAIR_TONES[rng.integers(len(HAIR_TONES))] * rng.normal(1, 0.15), 5, 240),
-        light=np.clip(rng.normal(1, 0.07, 3), 0.8, 1.2),
-        ambient=ambient,
-        diffuse=(1.15 - ambient) * rng.uniform(0.6, 1.25),
-        direction=direction / np.linalg.norm(direction),
-        bald=bool(rng.random() < 0.08),
+        hair=np.clip(HAIR_TONES[kind] * rng.normal(1, 0.15), 5, 240),
+        tone=tone,
+        age=age,
+        bald=bool(rng.random() < 0.04 + 0.08 * age),
+        light=draw_light(rng),
     )
 
 
@@ -95,21 +86,26 @@ class Mesh:
         corners: Fixed-point pixels, a little enlarged so that no gap shows, [quads, 4, 2].
         colors: RGB per quad, [quads, 3].
         on_nose: Whether a quad belongs to the nose, [quads].
+        strength: Light on each point of the head's surface, [ROWS, COLUMNS].
     """
 
     corners: NDArray[np.int32]
     colors: list[list[float]]
     on_nose: NDArray[np.bool_]
+    strength: Array
 
     def draw(self, canvas: Canvas, chosen: NDArray[np.bool_] | None, blur: float) -> None:
         """Draws the quads (all, or the chosen ones), smoothed within their outline."""
         drawn = canvas.pixels.copy()
         covered = np.zeros((canvas.size, canvas.size), np.uint8)
-        indices = range(len(self.colors)) if chosen is None else np.flatnonzero(chosen)
-        for index in indices:
-            cv2.fillConvexPoly(drawn, self.corners[index], self.colors[index], cv2.LINE_8, SHIFT)
-            if chosen is not None:
-                cv2.fillConvexPoly(covered, self.corners[index], 255, cv2.LINE_8, SHIFT)
+        if chosen is None:
+            for corners, color in zip(self.corners, self.colors, strict=True):
+                cv2.fillConvexPoly(drawn, corners, color, cv2.LINE_8, SHIFT)
+        else:
+            for index in np.flatnonzero(chosen):
+                corners = self.corners[index]
+                cv2.fillConvexPoly(drawn, corners, self.colors[index], cv2.LINE_8, SHIFT)
+                cv2.fillConvexPoly(covered, corners, 255, cv2.LINE_8, SHIFT)
         if chosen is None:
             canvas.pixels = drawn
             outline = cv2.convexHull(self.corners.reshape(-1, 1, 2))
@@ -121,7 +117,12 @@ class Mesh:
 def draw_mesh(rng: np.random.Generator, head: Head, pose: Pose, look: Look) -> Mesh:
     """Returns the shaded mesh of a head."""
     x, y = head.vertices[..., 0], head.vertices[..., 1]
-    color = _shaded(_albedo(rng, head, look, x, y), rng, pose.turned(head.vertices), look, x, y)
+    turned = pose.turned(head.vertices)
+    normal = _normals(turned)
+    strength = look.light.strength(head, pose, turned, normal) * _crevices(x, y)
+    gloss = np.maximum(normal @ _halfway(look.light.direction), 0) ** 20 * rng.uniform(0, 45)
+    color = _albedo(rng, head, look, x, y) * strength[..., None] * look.light.color
+    color = np.clip(color + gloss[..., None], 0, 255)
     quads = _quads(pose.project(head.vertices))
     first, second = quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1]
     area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
@@ -134,6 +135,7 @@ def draw_mesh(rng: np.random.Generator, head: Head, pose: Pose, look: Look) -> M
         corners=fixed(center + (quads[..., :2] - center) * 1.06)[order],
         colors=_quads(color).mean(1)[order].tolist(),
         on_nose=nose[order],
+        strength=strength,
     )
 
 
@@ -159,29 +161,31 @@ def _albedo(rng: np.random.Generator, head: Head, look: Look, x: Array, y: Array
         sides = (np.abs(x) > rng.uniform(0.72, 0.8)) & (y < rng.uniform(-0.15, 0.35))
         strands = look.hair * (1 + rng.normal(0, 0.12, x.shape))[..., None]
         albedo = np.where(((y < line) | sides)[..., None], strands, albedo)
-    if rng.random() < 0.22:
+    if look.age > 0.2 and rng.random() < 0.3:
         side_burn = np.clip(np.abs(x) / 0.3 + np.clip((y - 0.95) / 0.1, 0, 1), 0, 1)
         beard = np.clip((y - 0.55) / 0.2, 0, 1) * side_burn
         moustache = _spot(x, y, (0, 0.62), (0.25, 0.06))
-        cover = np.clip(np.maximum(beard, moustache) * rng.uniform(0.25, 0.9), 0, 0.92)[..., None]
+        parts = [beard, moustache, np.maximum(beard, moustache)][rng.integers(3)]
+        growth = rng.uniform(0.25, 0.95) * (1 + rng.normal(0, 0.15, x.shape))
+        cover = np.clip(parts * growth, 0, 0.92)[..., None]
         albedo = albedo * (1 - cover) + look.hair * cover
     return np.asarray(albedo)
 
 
-def _shaded(
-    albedo: Array, rng: np.random.Generator, turned: Array, look: Look, x: Array, y: Array
-) -> Array:
-    normal = np.cross(np.gradient(turned, axis=1), np.gradient(turned, axis=0))
+def _normals(surface: Array) -> Array:
+    normal = np.cross(np.gradient(surface, axis=1), np.gradient(surface, axis=0))
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9
-    if normal[..., 2].mean() < 0:
-        normal = -normal
+    return np.asarray(-normal if normal[..., 2].mean() < 0 else normal)
+
+
+def _crevices(x: Array, y: Array) -> Array:
+    """Returns how much light reaches folds, 1 where there is none."""
     under_nose = 0.25 * _spot(x, y, (0, 0.58), (0.16, 0.05))
     under_lip = 0.25 * _spot(x, y, (0, 0.98), (0.28, 0.05))
-    crevice = 1 - under_nose - under_lip - 0.3 * np.clip((y - 1.12) / 0.1, 0, 1)
-    direct = np.clip(normal @ look.direction, 0, 1)
-    strength = look.ambient * (0.75 + 0.25 * normal[..., 2]) + look.diffuse * direct
-    halfway = look.direction + np.array([0, 0, 1])
-    gloss = np.clip(normal @ (halfway / np.linalg.norm(halfway)), 0, 1) ** 20
-    shine = gloss * rng.uniform(0, 45)
-    color = albedo * (strength * crevice)[..., None] * look.light + shine[..., None]
-    return np.asarray(np.clip(color, 0, 255))
+    return np.asarray(1 - under_nose - under_lip - 0.3 * np.clip((y - 1.12) / 0.1, 0, 1))
+
+
+def _halfway(direction: Array) -> Array:
+    """Returns the unit vector between a direction and the camera."""
+    both = direction + np.array([0, 0, 1])
+    return np.asarray(both / np.linalg.norm(both))

@@ -144,6 +144,8 @@ def test_empty_and_strange_folders_say_what_is_wanted(tmp_path: Path):
         ("file,role,x0,y0\n", "a.png,train,1,nan\n", 2, "landmark 0 is (1, nan)"),
         ("file,role,x0,y0\n", "b.png,train,1,2\n", 2, "b.png cannot be read: No such file"),
         ("file,role,x0,y0,box_x0\n", "a.png,train,1,2,3\n", 2, "incomplete box"),
+        ("file,role,x0,y0,x1,y1,visible1\n", "", 1, "no column 'visible0'"),
+        ("file,role,x0,y0,visible0\n", "a.png,train,1,2,yes\n", 2, "visible0 is 'yes'"),
         (
             "file,role,x0,y0,box_x0,box_y0,box_x1,box_y1\n",
             "a.png,train,1,2,3,4,5,inf\n",

@@ -13,8 +13,9 @@ import pytest
 from lmopt.data.crop import cut_all
 from lmopt.data.synthetic.dataset import rendered_dataset
 from lmopt.data.synthetic.head import draw_head
-from lmopt.data.synthetic.pose import draw_pose, landmarks
-from lmopt.data.synthetic.render import render_face
+from lmopt.data.synthetic.light import Light
+from lmopt.data.synthetic.pose import Pose, draw_pose, landmarks
+from lmopt.data.synthetic.render import LABELS, render_face
 from lmopt.detector.scheme import IBUG_68
 from lmopt.scoring.metrics import nme_percent
 from lmopt.zoo import load
@@ -89,6 +90,51 @@ def test_far_jaw_points_lie_on_the_visible_contour():
     assert checked > 60
 
 
+def test_every_category_is_drawn_and_turns_reach_their_ends():
+    faces = [render_face(5, 0, index) for index in range(200)]
+    share = {name: np.mean([face.labels[name] for face in faces]) for name in LABELS}
+    for name in LABELS[3:]:
+        assert 0.05 < share[name] < 0.6, name
+    yaws = np.array([face.labels["yaw"] for face in faces])
+    assert yaws.min() < -45 and yaws.max() > 45 and np.abs(yaws).max() <= 60
+    for face in faces:
+        turned = abs(face.labels["yaw"]) > 30
+        assert face.labels["pose"] == 1 or not turned
+        assert not (face.labels["dark-skin"] and face.labels["light-skin"])
+
+
+def test_landmarks_behind_the_nose_or_a_thing_are_not_visible():
+    far, near, frontal = [], [], []
+    for index in range(250):
+        face = render_face(2, 0, index)
+        if face.labels["occlusion"] == 0 and abs(face.labels["yaw"]) < 12:
+            frontal.append(face.visible[36:48].mean())
+        if abs(face.labels["yaw"]) > 42:
+            eyes = face.visible[36:42].mean(), face.visible[42:48].mean()
+            turned_right = face.labels["yaw"] > 0
+            far.append(eyes[turned_right])
+            near.append(eyes[not turned_right])
+    assert np.mean(frontal) > 0.95
+    assert np.mean(near) > 0.8 and np.mean(far) < np.mean(near) - 0.2
+
+
+def test_a_lamp_from_the_side_leaves_the_other_side_of_the_nose_in_shadow():
+    head = draw_head(np.random.default_rng(3))
+    pose = Pose(0, 0, 0, np.eye(3), 0.1)
+    lamp = np.array([0.95, 0, 0.31])
+    beside = [_strength_at(head, pose, lamp, shadows, -0.2, 0.38) for shadows in (False, True)]
+    lit = [_strength_at(head, pose, lamp, shadows, 0.45, 0.38) for shadows in (False, True)]
+    assert beside[1] < 0.8 * beside[0] and lit[1] == pytest.approx(lit[0], rel=0.02)
+
+
+def _strength_at(head, pose, lamp, shadows, x, y) -> float:
+    light = Light(np.ones(3), 0.3, 0.9, lamp, np.zeros(8), None, shadows)
+    turned = pose.turned(head.vertices)
+    strength = light.strength(head, pose, turned, np.broadcast_to([0, 0, 1.0], turned.shape))
+    apart = head.vertices[..., :2] - [x, y]
+    return float(strength.flat[(apart**2).sum(-1).argmin()])
+
+
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -105,11 +151,13 @@ def test_the_dataset_is_split_cached_and_read_like_any_folder(rendered):
     face = render_face(0, 0, 3)
     found = next(f for f in first.faces if f.image.name == "train_00003.jpg")
     assert np.abs(found.landmarks - face.landmarks).max() < 1e-3
+    assert np.array_equal(found.visible, face.visible)
+    assert found.labels == pytest.approx(face.labels, abs=0.01)
     again = rendered_dataset(
         train=60, validation=6, test=40, cache=rendered, on_progress=seen.append
     )
     assert len(seen) == 106 and again.digest == first.digest
-    assert [p.name for p in (rendered / "rendered").iterdir()] == ["v1-seed0-60-6-40"]
+    assert [p.name for p in (rendered / "rendered").iterdir()] == ["v2-seed0-60-6-40"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
