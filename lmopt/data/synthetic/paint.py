@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Color = Sequence[float] | Array
+Draw = Callable[[NDArray[np.uint8], Array], None]
 
 SHIFT = 4
 ONE = 1 << SHIFT
@@ -67,11 +68,12 @@ class Canvas:
 
     def fill(self, points: Array, color: Color, opacity: float = 1.0) -> None:
         """Fills a polygon."""
-        if opacity >= 1.0:
-            cv2.fillPoly(self.pixels, [fixed(points)], rgb(color), cv2.LINE_AA, SHIFT)
-            return
-        with _Blend(self, points, opacity) as part:
-            cv2.fillPoly(part.pixels, [fixed(points - part.corner)], rgb(color), cv2.LINE_AA, SHIFT)
+        tone = rgb(color)
+
+        def draw(pixels: NDArray[np.uint8], at: Array) -> None:
+            cv2.fillPoly(pixels, [fixed(at)], tone, cv2.LINE_AA, SHIFT)
+
+        self._blend(draw, points, opacity, 2)
 
     def line(
         self,
@@ -84,13 +86,26 @@ class Canvas:
     ) -> None:
         """Draws a line through points."""
         thick, tone = max(1, round(width)), rgb(color)
+
+        def draw(pixels: NDArray[np.uint8], at: Array) -> None:
+            cv2.polylines(pixels, [fixed(at)], closed, tone, thick, cv2.LINE_AA, SHIFT)
+
+        self._blend(draw, points, opacity, thick + 2)
+
+    def _blend(self, draw: Draw, points: Array, opacity: float, margin: int) -> None:
+        """Draws on a copy of the window around points and blends it back."""
         if opacity >= 1.0:
-            path = [fixed(points)]
-            cv2.polylines(self.pixels, path, closed, tone, thick, cv2.LINE_AA, SHIFT)
+            draw(self.pixels, points)
             return
-        with _Blend(self, points, opacity, margin=thick + 2) as part:
-            path = [fixed(points - part.corner)]
-            cv2.polylines(part.pixels, path, closed, tone, thick, cv2.LINE_AA, SHIFT)
+        x, y, width, height = cv2.boundingRect(points[:, :2].astype(np.float32))
+        left, top = max(0, x - margin), max(0, y - margin)
+        right, bottom = max(0, x + width + margin), max(0, y + height + margin)
+        window = self.pixels[top:bottom, left:right]
+        if not window.size:  # all of it is outside of the picture
+            return
+        below, drawn = np.ascontiguousarray(window), window.copy()
+        draw(drawn, points[:, :2] - [left, top])
+        window[:] = cv2.addWeighted(drawn, opacity, below, 1 - opacity, 0)
 
     def ellipse(
         self, center: Array, axes: tuple[float, float], degrees: float, color: Color
@@ -115,26 +130,3 @@ class Canvas:
         weight = covered[window][..., None].astype(np.uint16)
         mixed = other[window] * weight + self.pixels[window] * (255 - weight)
         self.pixels[window] = (mixed // 255).astype(np.uint8)
-
-
-class _Blend:
-    """The window around points, drawn on a copy and blended back."""
-
-    def __init__(self, canvas: Canvas, points: Array, opacity: float, margin: int = 2) -> None:
-        x, y, width, height = cv2.boundingRect(points[:, :2].astype(np.float32))
-        left, top = max(0, x - margin), max(0, y - margin)
-        right, bottom = max(0, x + width + margin), max(0, y + height + margin)
-        self._target = canvas.pixels[top:bottom, left:right]
-        self._opacity = opacity
-        self.corner = np.zeros(points.shape[1])
-        self.corner[:2] = left, top
-        self.pixels = self._target.copy()
-
-    def __enter__(self) -> _Blend:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pixels.size:
-            self._target[:] = cv2.addWeighted(
-                self.pixels, self._opacity, np.ascontiguousarray(self._target), 1 - self._opacity, 0
-            )

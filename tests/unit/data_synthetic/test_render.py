@@ -14,6 +14,7 @@ from lmopt.data.crop import cut_all
 from lmopt.data.synthetic.dataset import rendered_dataset
 from lmopt.data.synthetic.head import draw_head
 from lmopt.data.synthetic.light import Light
+from lmopt.data.synthetic.paint import Canvas
 from lmopt.data.synthetic.pose import Pose, draw_pose, landmarks
 from lmopt.data.synthetic.render import LABELS, render_face
 from lmopt.detector.scheme import IBUG_68
@@ -133,6 +134,18 @@ def _strength_at(head, pose, lamp, shadows, x, y) -> float:
     strength = light.strength(head, pose, turned, np.broadcast_to([0, 0, 1.0], turned.shape))
     apart = head.vertices[..., :2] - [x, y]
     return float(strength.flat[(apart**2).sum(-1).argmin()])
+
+
+@pytest.mark.parametrize("opacity", [0.5, 1.0])
+def test_what_lies_outside_of_the_picture_is_not_drawn(opacity):
+    canvas = Canvas(np.full((20, 20, 3), 7, np.uint8))
+    for shift in ([-60, 5], [60, 5], [5, -60], [5, 60]):
+        corners = np.array([[0, 0], [8, 0], [4, 9.0]]) + shift
+        canvas.fill(corners, [255, 255, 255], opacity)
+        canvas.line(corners, [255, 255, 255], 3, opacity=opacity)
+    assert (canvas.pixels == 7).all()
+    canvas.fill(np.array([[-9, -9], [9, -9], [9, 9], [-9, 9.0]]), [247, 247, 247], opacity)
+    assert canvas.pixels[3, 3, 0] == 7 + 240 * opacity and canvas.pixels[12, 12, 0] == 7
 
 
 @pytest.fixture(scope="module")
