@@ -6,8 +6,7 @@ variables are those of COFW_train.mat, COFW_test.mat and their `_color` versions
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from lmopt.data.dataset import Face, assign_split
 from lmopt.data.readers import cofw
 from lmopt.data.readers.row import Row, row, tables
 from lmopt.errors import InputError
+from lmopt.trial import REFUSED, try_out
 
 LAYOUT = (
     "a .mat of COFW: pictures IsTr, landmarks phisTr (29 x, 29 y, 29 flags of occlusion) and boxes "
@@ -30,11 +30,6 @@ _KINDS = ("Is", "phis", "bboxes")
 _PARTS = ("Tr", "T")  # for training and for the test
 _MARKS, _BOX = 87, 4
 _HINT = "the file is damaged or not COFW's: download it again"
-# What h5py and SciPy raise on files that are cut short, damaged or of another make.
-_UNREADABLE = (
-    OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, NotImplementedError,
-    MemoryError, EOFError, zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class MatlabPicture:
         try:
             with _opened(self.file) as variables:
                 pixels = variables.pixels(self.variable, self.index - 1)
-        except _UNREADABLE as error:
+        except REFUSED as error:
             raise OSError(f"the cell cannot be read: {error}") from error
         kind = b"P5" if self.channels == 1 else b"P6"
         return kind + b" %d %d 255\n" % pixels.shape[1::-1] + pixels.tobytes()
@@ -82,9 +77,8 @@ def fits(place: Path) -> bool:
     if "cofw" in place.stem.lower():  # its reader says what is wrong with it
         return True
     try:
-        with _opened(place) as variables:
-            return bool(_parts(variables))
-    except _UNREADABLE:
+        return bool(_parts(_names(place)))
+    except REFUSED:
         return False
 
 
@@ -96,14 +90,15 @@ def read(place: Path, source: str) -> Iterator[Row]:
     in memory while their pictures are asked for.
     """
     for file in tables(place, (".mat",), fits):
+        try_out(file)
         try:
             with _opened(file) as variables:
-                parts = _parts(variables)
+                parts = _parts(variables.names)
                 if not parts:
                     raise _wrong(file, "it holds nothing of COFW")
                 for part in parts:
                     yield from _part(file, variables, part, source)
-        except _UNREADABLE as error:
+        except REFUSED as error:
             what = f"the MATLAB file cannot be read: {error or type(error).__name__}"
             raise _wrong(file, what) from error
 
@@ -112,9 +107,24 @@ def _wrong(file: Path, what: str) -> InputError:
     return InputError(what, where=str(file), hint=f"{_HINT}; wanted {LAYOUT}")
 
 
-def _parts(variables: _Variables) -> list[str]:
-    """Returns the parts of COFW of which a file holds anything."""
-    return [p for p in _PARTS if any(_name(kind, p) in variables.names for kind in _KINDS)]
+def _parts(names: Collection[str]) -> list[str]:
+    """Returns the parts of COFW of which a file with variables of these names holds anything."""
+    return [part for part in _PARTS if any(_name(kind, part) in names for kind in _KINDS)]
+
+
+def _names(file: Path) -> list[str]:
+    """Returns the names of a file's variables, without reading them."""
+    import h5py
+    from scipy.io import whosmat
+    from scipy.io.matlab import MatReadError
+
+    if h5py.is_hdf5(file):
+        with h5py.File(file, "r") as opened:
+            return list(opened)
+    try:
+        return [name for name, *_ in whosmat(str(file))]
+    except MatReadError as error:
+        raise OSError(str(error)) from error
 
 
 def _name(kind: str, part: str) -> str:
@@ -158,7 +168,7 @@ def _face(
     where = f"{file}:{index + 1}"
     try:
         dtype, shape = variables.form(name, index)
-    except _UNREADABLE as error:
+    except REFUSED as error:
         what = f"{name}{{{index + 1}}} cannot be read: {error}"
         raise InputError(what, where=where, hint=_HINT) from error
     if dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,)):
