@@ -6,6 +6,7 @@ variables are those of COFW_train.mat, COFW_test.mat and their `_color` versions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ LAYOUT = (
 _KINDS = ("Is", "phis", "bboxes")
 _PARTS = ("Tr", "T")  # for training and for the test
 _MARKS, _BOX = 87, 4
+_MOST_COMPRESSION = 1100
+"""Bytes that one byte can stand for; Deflate has 1032."""
 _HINT = "the file is damaged or not COFW's: download it again"
 
 
@@ -90,8 +93,9 @@ def read(place: Path, source: str) -> Iterator[Row]:
     in memory while their pictures are asked for.
     """
     for file in tables(place, (".mat",), fits):
-        try_out(file)
         try:
+            _names(file)
+            try_out(file)
             with _opened(file) as variables:
                 parts = _parts(variables.names)
                 if not parts:
@@ -113,7 +117,11 @@ def _parts(names: Collection[str]) -> list[str]:
 
 
 def _names(file: Path) -> list[str]:
-    """Returns the names of a file's variables, without reading them."""
+    """Returns the names of a file's variables, without reading them.
+
+    Raises:
+        ValueError: One claims more elements than the file can hold, compressed or not.
+    """
     import h5py
     from scipy.io import whosmat
     from scipy.io.matlab import MatReadError
@@ -122,9 +130,14 @@ def _names(file: Path) -> list[str]:
         with h5py.File(file, "r") as opened:
             return list(opened)
     try:
-        return [name for name, *_ in whosmat(str(file))]
+        shapes = {name: shape for name, shape, _ in whosmat(str(file))}
     except MatReadError as error:
         raise OSError(str(error)) from error
+    most = file.stat().st_size * _MOST_COMPRESSION
+    for name, shape in shapes.items():
+        if math.prod(shape) > most:
+            raise ValueError(f"{name} is said to be {list(shape)}, more than such a file can hold")
+    return list(shapes)
 
 
 def _name(kind: str, part: str) -> str:

@@ -186,6 +186,16 @@ def test_a_file_that_is_cut_short_is_an_error_or_lacks_faces(
     assert error.where and error.where.startswith(str(file))
 
 
+def test_a_size_that_no_file_can_have_is_not_believed(tmp_path: Path):
+    file = written(tmp_path / "cofw.mat", old=True)
+    data = bytearray(file.read_bytes())
+    # The head is 128 bytes, then tags and flags of the first variable, then its dimensions.
+    place = data.index(np.array([FACES, 1], np.int32).tobytes())
+    data[place + 3] = 57
+    file.write_bytes(data)
+    assert "IsTr is said to be [956301315, 1]" in error_of(file).what
+
+
 def test_files_of_others_are_left_alone(tmp_path: Path):
     scipy.io.savemat(tmp_path / "pose.mat", {"pt3d_68": np.zeros((3, 68))})
     (tmp_path / "noise.mat").write_bytes(b"MATLAB")
