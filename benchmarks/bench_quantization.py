@@ -16,6 +16,7 @@ from pathlib import Path
 
 import lmopt
 from lmopt.scoring.protocols import difference
+from lmopt.units import human_bytes
 
 RESULTS = Path(__file__).parent / "results"
 FOLD = "fold-batchnorm"
@@ -59,7 +60,7 @@ def main() -> None:
                 gap = difference(scores[name], scores[against])
                 row |= {"against": against, "change": [gap.mean, gap.low, gap.high]}
                 text += f"  {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] against {against}"
-            print(f"{text}  ({path.stat().st_size / 1024:.0f} KiB, {seconds:.0f} s)", flush=True)
+            print(f"{text}  ({human_bytes(path.stat().st_size)}, {seconds:.0f} s)", flush=True)
             table.append(row)
     given = lmopt.evaluate(args.detector, args.data, box="given")
     print(f"{'float, given boxes':22s} NME {given.nme_percent:.3f} % on {given.faces} faces")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmopt.errors import InputError
+
+_LEFT_AFTER_S = 24 * 3600.0
 
 
 def default_cache() -> Path:
@@ -63,6 +67,8 @@ def require_writable(path: Path) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a folder that becomes `path` when the block ends without an error.
 
+    What processes that were killed have left of such folders is removed a day later.
+
     Raises:
         InputError: There is something at `path`, or it cannot be written; nothing is left.
     """
@@ -72,6 +78,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         )
     path = path.absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _sweep(path)
     try:
         temporary.mkdir(parents=True)
         try:
@@ -81,3 +88,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _sweep(path: Path) -> None:
+    """Removes unfinished folders that nobody has added to for a day.
+
+    Beside `path` those of its own name; in the cache, which is lmopt's own, those of any.
+    """
+    is_cache = path.is_relative_to(default_cache().absolute())
+    name = "*" if is_cache else glob.escape(path.name)
+    for left in path.parent.glob(f".{name}.*.part"):
+        with suppress(OSError):  # another process may have been first
+            touched = max(place.stat().st_mtime for place in (left, *left.iterdir()))
+            if time.time() - touched > _LEFT_AFTER_S and left.suffixes[-2][1:].isdecimal():
+                shutil.rmtree(left)

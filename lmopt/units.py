@@ -14,9 +14,11 @@ def human_bytes(size: int) -> str:
 
     >>> human_bytes(2048)
     '2.0 KiB'
+    >>> human_bytes(1024**2 - 1)
+    '1.0 MiB'
     """
     if size < 1024:
         return f"{size} B"
-    if size < 1024**2:
+    if round(size / 1024, 1) < 1024:
         return f"{size / 1024:.1f} KiB"
     return f"{size / 1024**2:.1f} MiB"

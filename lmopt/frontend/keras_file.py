@@ -16,6 +16,7 @@ import h5py
 
 from lmopt.errors import InputError
 from lmopt.frontend.keras_weights import ArchiveWeights, Hdf5Weights, Weights
+from lmopt.trial import try_out
 
 _SAVE = "save the whole model with model.save('model.keras')"
 _DAMAGED = "the file is damaged or cut short; copy or save it again"
@@ -43,6 +44,7 @@ def open_model(path: Path) -> Iterator[KerasFile]:
 
     Raises:
         InputError: No such file, another format, damaged, or without architecture or weights.
+            An HDF5 file is tried out first: damage can make its library run for ever.
     """
     where = str(path)
     if path.is_dir():
@@ -53,6 +55,7 @@ def open_model(path: Path) -> Iterator[KerasFile]:
         with _open_archive(path) as file:
             yield file
     elif h5py.is_hdf5(path):
+        try_out(path)
         with _hdf5(path, where) as root:
             yield _read_hdf5(root, where)
     elif path.read_bytes()[:4] == b"PK\x03\x04":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lmopt.errors import GraphError, InputError
+from lmopt.frontend.tflite_composite import read_composite
 from lmopt.frontend.tflite_file import TfliteFile
 from lmopt.frontend.tflite_importer import Importer
 from lmopt.frontend.tflite_ops import cut_hint, read_operator
@@ -27,9 +28,14 @@ def read(data: bytes, where: str) -> tuple[Graph, dict[str, str]]:
     place, hint = where, "lmopt reads its own files and plain ones of TFLite converters"
     try:
         importer = Importer(file, where)
-        for operator in file.operators:
+        position = 0
+        while position < len(file.operators):
+            operator = file.operators[position]
             place, hint = operator.where, cut_hint(importer, operator)
-            read_operator(importer, operator)
+            taken = read_composite(importer, position)
+            if not taken:
+                read_operator(importer, operator)
+            position += taken or 1
         place = where
         return importer.graph(), file.metadata
     except GraphError as error:

@@ -33,6 +33,15 @@ def options_of(operator: Operator, kind: str) -> Mapping[str, Any]:
     return fields
 
 
+def shortest(value: float) -> float:
+    """Returns the shortest number that rounds to a float32: files hold no more of what was meant.
+
+    >>> shortest(0.10000000149011612)
+    0.1
+    """
+    return float(str(np.float32(value)))
+
+
 @dataclass(frozen=True)
 class Spread:
     """A picture whose pixels were spread over the batch, in steps of `block`, after padding."""

@@ -11,7 +11,7 @@ from lmopt.errors import GraphError, InputError
 from lmopt.frontend import tflite_arrangement as arrangement
 from lmopt.frontend import tflite_convolution as convolution
 from lmopt.frontend.tflite_file import Operator
-from lmopt.frontend.tflite_importer import Importer, options_of
+from lmopt.frontend.tflite_importer import Importer, options_of, shortest
 from lmopt.frontend.tflite_shapes import FOLDERS
 from lmopt.ir import ops
 from lmopt.ir.types import DType, Weight
@@ -37,9 +37,7 @@ def _unary(op: ops.Op) -> Reader:
 
 def _leaky_relu(importer: Importer, operator: Operator) -> None:
     alpha = float(options_of(operator, "LeakyReluOptions")["alpha"])
-    # The file holds float32; the shortest number that rounds to it is what was meant.
-    shortest = float(str(np.float32(alpha)))
-    importer.add(operator, ops.LeakyRelu(shortest), [importer.value(operator.inputs[0])])
+    importer.add(operator, ops.LeakyRelu(shortest(alpha)), [importer.value(operator.inputs[0])])
 
 
 def _prelu(importer: Importer, operator: Operator) -> None:
@@ -106,9 +104,10 @@ def _reduced(importer: Importer, operator: Operator) -> tuple[tuple[int, ...], b
 
 def _softmax(importer: Importer, operator: Operator) -> None:
     beta = float(options_of(operator, "SoftmaxOptions")["beta"])
+    x = importer.value(operator.inputs[0])
     if beta != 1:
-        raise GraphError(f"its beta is {beta:g}; wanted 1")
-    importer.add(operator, ops.Softmax(), [importer.value(operator.inputs[0])])
+        x = importer.insert(f"{x.node}/scaled", ops.Mul(), x, importer.number(operator, beta))
+    importer.add(operator, ops.Softmax(), [x])
 
 
 def _extreme(op: ops.Op) -> Reader:

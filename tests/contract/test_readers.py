@@ -12,7 +12,14 @@ from lmopt.data import load_dataset
 from lmopt.data.export import write_dataset
 from lmopt.data.readers import READERS
 from lmopt.errors import InputError
-from tests.support.annotated import row, smooth_picture, write_folder, write_picture, write_pts
+from tests.support.annotated import (
+    row,
+    smooth_picture,
+    write_cofw,
+    write_folder,
+    write_picture,
+    write_pts,
+)
 
 FACES = 3
 
@@ -64,6 +71,16 @@ def _cofw(place: Path) -> None:
     (place / "cofw.txt").write_text("\n".join(lines))
 
 
+def _matlab(place: Path) -> None:
+    marks = np.stack([_points(29, k).T.ravel() + 1 for k in range(FACES)])
+    write_cofw(
+        place / "COFW_train_color.mat",
+        [smooth_picture(k) for k in range(FACES)],
+        np.hstack([marks, np.zeros((FACES, 29))]),
+        np.tile([9.0, 9.0, 48.0, 48.0], (FACES, 1)),
+    )
+
+
 def _pixels(place: Path) -> None:
     lines = [
         f"{_text(_points(68, k), ',')},{_text(smooth_picture(k)[..., 0], ' ')}"
@@ -78,6 +95,7 @@ SAMPLES: Mapping[str, Callable[[Path], None]] = {
     "WFLW": _wflw,
     "dlib": _dlib,
     "COFW": _cofw,
+    "COFW .mat": _matlab,
     "pixels": _pixels,
 }
 
@@ -135,8 +153,8 @@ def test_what_is_read_can_be_imported_without_loss(name: str, place: Path, tmp_p
 
 
 def test_a_picture_that_is_gone_is_one_skipped_annotation(name: str, place: Path):
-    if name == "pixels":
-        pytest.skip("its pictures are inside of the table")
+    if name in ("pixels", "COFW .mat"):
+        pytest.skip("its pictures are inside of the file")
     next(place.rglob("face 1.png")).unlink()
     dataset = load_dataset([place])
     assert len(dataset) == FACES - 1

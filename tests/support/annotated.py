@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
+import scipy.io
 from numpy.typing import NDArray
 
 from lmopt.data import Face
@@ -56,6 +58,34 @@ def write_pts(file: Path, points: NDArray[np.float64]) -> Path:
     lines = "\n".join(f"{x:.6f} {y:.6f}" for x, y in points)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"version: 1\nn_points:  {len(points)}\n{{\n{lines}\n}}\n")
+    return file
+
+
+def write_cofw(
+    file: Path,
+    pictures: Sequence[NDArray[np.uint8]],
+    marks: NDArray[np.float64],
+    boxes: NDArray[np.float64],
+    *,
+    part: str = "Tr",
+    old: bool = False,
+) -> Path:
+    """Writes COFW's variables as MATLAB 7.3 does (HDF5, dimensions in reverse), or as before it."""
+    names = (f"Is{part}", f"phis{part}", f"bboxes{part}")
+    if old:
+        cells = np.empty((len(pictures), 1), object)
+        cells[:, 0] = pictures
+        scipy.io.savemat(file, dict(zip(names, (cells, marks, boxes), strict=True)))
+        return file
+    with h5py.File(file, "w", userblock_size=512) as written:
+        held = [
+            written.create_dataset(f"#refs#/{k}", data=pixels.T).ref
+            for k, pixels in enumerate(pictures)
+        ]
+        written.create_dataset(names[0], data=np.array([held], h5py.ref_dtype))
+        written[names[1]], written[names[2]] = marks.T, boxes.T
+    with file.open("r+b") as written:
+        written.write(b"MATLAB 7.3 MAT-file".ljust(512))
     return file
 
 

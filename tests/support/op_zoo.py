@@ -220,7 +220,7 @@ COMPOSED: dict[str, Case] = {
         name, ops.LandmarkHeatmap((11, 8)), _points(edit, name, x)
     ),
 }
-"""Float ops that become several operators: files with them are not read back."""
+"""Float ops that become several operators."""
 
 
 def zoo(*, integer: bool, composed: bool = False) -> Graph:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmopt.data.readers import cofw, dlib, folder, pixels, pts, wflw
+from lmopt.data.readers import cofw, dlib, folder, matlab, pixels, pts, wflw
 from lmopt.data.readers.row import Row
 
 
@@ -32,5 +32,6 @@ READERS: dict[str, Reader] = {
     "WFLW": Reader(wflw.LAYOUT, wflw.fits, wflw.read),
     "dlib": Reader(dlib.LAYOUT, dlib.fits, dlib.read),
     "COFW": Reader(cofw.LAYOUT, cofw.fits, cofw.read),
+    "COFW .mat": Reader(matlab.LAYOUT, matlab.fits, matlab.read),
     "pixels": Reader(pixels.LAYOUT, pixels.fits, pixels.read),
 }

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmopt.data.dataset import Box, Face, assign_split
 from lmopt.data.readers.row import FaceNames, Row, find_picture, is_test, row, tables
 from lmopt.data.table import content_lines, first_lines, is_number, numbers
@@ -68,21 +71,37 @@ def _face(table: Path, line: int, cells: list[str], source: str, names: FaceName
             where=where,
             hint="correct or remove the row",
         )
-    values = numbers(cells[1:], where)
-    has_box = len(values) % _COUNT == _BOX
-    marks = values[:-_BOX] if has_box else values
-    landmarks = marks[: 2 * _COUNT].reshape(2, _COUNT).T - 1.0
-    hidden = marks[2 * _COUNT :]
+    landmarks, box, labels = meaning(numbers(cells[1:], where))
     return Face(
         id=f"{source}/{names(picture, landmarks)}",
         source=source,
         image=find_picture(picture, [table.parent, table.parent / "images"], where),
         landmarks=landmarks,
-        box=_box(*values[-_BOX:].tolist()) if has_box else None,
+        box=box,
         group=picture,
         split=assign_split(is_test(table), source, picture),
         where=where,
-        labels={"occlusion": float(hidden.any())} if hidden.size else {},
+        labels=labels,
+    )
+
+
+def meaning(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], Box | None, dict[str, float]]:
+    """Returns landmarks, box and labels from COFW's numbers, which count from 1.
+
+    `occlusion` is 1 where any landmark is hidden.
+
+    Args:
+        values: 29 x, 29 y and, where known, 29 flags of occlusion and a box (x, y, width, height).
+    """
+    has_box = len(values) % _COUNT == _BOX
+    marks = values[:-_BOX] if has_box else values
+    hidden = marks[2 * _COUNT :]
+    return (
+        marks[: 2 * _COUNT].reshape(2, _COUNT).T - 1.0,
+        _box(*values[-_BOX:].tolist()) if has_box else None,
+        {"occlusion": float(hidden.any())} if hidden.size else {},
     )
 
 

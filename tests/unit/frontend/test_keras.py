@@ -343,6 +343,19 @@ class TestDamage:
         path.write_bytes(path.read_bytes()[:-200])
         assert "cannot be opened" in refused(path).what
 
+    @pytest.mark.timeout(100)
+    def test_a_h5_file_that_its_library_would_read_for_ever(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("lmopt.trial.TIMEOUT_S", 4.0)
+        path = tmp_path / "model.h5"
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = '{"class_name": "Sequential", "config": {"layers": []}}'
+            file.attrs["keras_version"] = "2.21.0"
+        data = bytearray(path.read_bytes())
+        # The length of the text, which stands before it in the heap.
+        data[data.index(b'{"class_name"') - 8] = 130
+        path.write_bytes(data)
+        assert "reading it does not end within 4 s" in refused(path).what
+
     def test_a_h5_file_of_weights_alone(self, tmp_path):
         path = tmp_path / "model.weights.h5"
         path.write_bytes(stored({"layers/dense": [[1.0]]}))
