@@ -265,7 +265,7 @@ def _stored(graph: Graph, storage: str) -> Graph:
     """Returns a float graph in a storage type; made-up ranges do, speed does not depend on them."""
     if storage == "f32":
         return graph
-    ranges = {value: ValueRange(-6.0, 6.0) for value in plan_grids(graph).owners}
+    ranges = {value: ValueRange(-6.0, 6.0) for value in plan_grids(graph, _SCHEMES[storage]).owners}
     return quantize_graph(graph, ranges, _SCHEMES[storage])
 
 

@@ -120,10 +120,12 @@ class QuantScheme:
     Attributes:
         storage: Activation storage, I8 or U8.
         per_channel: Whether kernels have a scale per output channel (int8) or one (uint8).
+        real: Nodes that stay in float32, besides those that have no integer form.
     """
 
     storage: DType
     per_channel: bool
+    real: frozenset[str] = frozenset()
 
 
 class Trainer(Protocol):

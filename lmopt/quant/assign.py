@@ -44,11 +44,16 @@ KERNEL_AXIS: Mapping[str, int] = {
 """The output-channel dimension of each kernel."""
 
 
-def stays_real(graph: Graph, node: Node) -> bool:
+def stays_real(graph: Graph, node: Node, scheme: QuantScheme) -> bool:
     """Returns whether quantization leaves a node in float32, between conversions.
 
-    These are ops on coordinates, and batch norms that no kernel before them can take in.
+    These are ops on coordinates, batch norms that no kernel before them can take in, and what the
+    scheme says.
     """
+    return node.name in scheme.real or _has_no_integer_form(graph, node)
+
+
+def _has_no_integer_form(graph: Graph, node: Node) -> bool:
     if not isinstance(node.op, BatchNorm):
         return node.op.float_only
     return graph.producer(node.inputs[0]).op.kind not in KERNEL_AXIS
@@ -57,7 +62,7 @@ def stays_real(graph: Graph, node: Node) -> bool:
 def check_quantizable(graph: Graph) -> None:
     """Raises PassError unless a float graph is one that `quantize_graph` takes."""
     for node in graph.nodes:
-        if isinstance(node.op, BatchNorm) and not stays_real(graph, node):
+        if isinstance(node.op, BatchNorm) and not _has_no_integer_form(graph, node):
             raise PassError(
                 "batch normalization has no 8-bit form",
                 where=f"%{node.name}",
@@ -92,7 +97,7 @@ class GridPlan:
         return tuple(dict.fromkeys(self.owner.values()))
 
 
-def plan_grids(graph: Graph) -> GridPlan:
+def plan_grids(graph: Graph, scheme: QuantScheme) -> GridPlan:
     """Returns the sharing of grids that TFLite's kernels require.
 
     Pools, reshapes and padding stay on their operand's grid. A concat decides one grid for itself
@@ -100,12 +105,14 @@ def plan_grids(graph: Graph) -> GridPlan:
     requantized on the way in. So do maximum and minimum, where cutting the operands off at the
     ends of the result's range changes nothing. Float-only ops stand between conversions.
     """
-    real = frozenset(node.name for node in graph.nodes if stays_real(graph, node))
+    real = frozenset(node.name for node in graph.nodes if stays_real(graph, node, scheme))
     owner: dict[Value, Value] = {}
     separated: set[tuple[str, int]] = set()
     for node in graph.nodes:
         result = node.value
         owner[result] = result
+        if node.name in real:
+            continue
         if isinstance(node.op, Concat | Maximum | Minimum):
             for position, operand in enumerate(node.inputs):
                 if _only_feeds(graph, operand, owner):
@@ -153,8 +160,8 @@ def quantize_graph(
 
     Args:
         graph: Float32, batch norms folded.
-        ranges: A range per owner of `plan_grids(graph)`.
-        scheme: Storage type and kernel granularity.
+        ranges: A range per owner of `plan_grids(graph, scheme)`.
+        scheme: Storage type, kernel granularity, what stays real.
         input_type: Element type of the inputs; conversion nodes are put in where it is not storage.
         output_type: Element type of the outputs, likewise.
 
@@ -162,7 +169,7 @@ def quantize_graph(
         PassError: A batch norm could be folded, or a range is missing.
     """
     check_quantizable(graph)
-    plan = plan_grids(graph)
+    plan = plan_grids(graph, scheme)
     grids = {value: _grid(graph, value, ranges, scheme) for value in plan.owners}
     edit = graph.edit()
     for node in graph.nodes:

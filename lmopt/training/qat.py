@@ -12,7 +12,7 @@ from tensorflow_model_optimization.quantization.keras import quantizers
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.assign import FIXED_RANGES, check_quantizable, stays_real
+from lmopt.quant.assign import FIXED_RANGES, check_quantizable, plan_grids
 from lmopt.quant.grid import activation_grid, range_of
 from lmopt.training.backend import keras, tf
 from lmopt.training.loop import Course, train
@@ -75,15 +75,26 @@ def kernel_quantizer(per_channel: bool, signed: bool) -> Any:
 
 
 class RoundingLayer(NodeLayer):
-    """A node computed with weights, and where it owns a grid a result, rounded to 8 bits."""
+    """A node computed with what is rounded to 8 bits in its emitted form.
+
+    These are its weights, its result where it owns a grid, and operands that arrive as real
+    numbers, by their position.
+    """
 
     def __init__(
-        self, node: Node, name: str, scheme: QuantScheme, result: CalibratedRange | None
+        self,
+        node: Node,
+        name: str,
+        scheme: QuantScheme,
+        result: CalibratedRange | None,
+        arriving: Mapping[int, CalibratedRange],
     ) -> None:
         super().__init__(node, name)
         self.scheme = scheme
         self.result = result
+        self.arriving = arriving
         self.result_state: dict[str, Any] = {}
+        self.arriving_state: dict[int, dict[str, Any]] = {}
         self.rounding: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def build(self, input_shape: object) -> None:
@@ -99,18 +110,26 @@ class RoundingLayer(NodeLayer):
             self.rounding[key] = (quantizer, quantizer.build(shape, key, self))
         if self.result is not None:
             self.result_state = self.result.build(None, "result", self)
+        self.arriving_state = {
+            position: grid.build(None, f"operand_{position}", self)
+            for position, grid in self.arriving.items()
+        }
 
     def compute(
         self, operands: Sequence[Tensor], weights: Mapping[str, Any], training: bool
     ) -> Tensor:
         """Returns the op's result under the rounding of its emitted form."""
+        stored = list(operands)
+        for position, grid in self.arriving.items():
+            state = self.arriving_state[position]
+            stored[position] = grid(stored[position], training=training, weights=state)
         rounded = dict(weights)
         for key, (quantizer, state) in self.rounding.items():
             flat = tf.reshape(weights[key], _slices(self.node, key))
             # "Last value" is the present one, also where no gradient is wanted.
             fake = quantizer(flat, training=True, weights=state)
             rounded[key] = tf.reshape(fake, self.node.weights[key].type.shape)
-        y = super().compute(operands, rounded, training)
+        y = super().compute(stored, rounded, training)
         if self.result is None:
             return y
         return self.result(y, training=training, weights=self.result_state)
@@ -158,15 +177,25 @@ def round_graph(
         PassError: A node has no 8-bit form.
     """
     check_quantizable(graph)
+    plan = plan_grids(graph, scheme)
+
+    def start_of(node: Node) -> ValueRange | None:
+        return _prescribed_range(node) or ranges.get(node.value)
 
     def layer(node: Node, name: str) -> NodeLayer:
-        if stays_real(graph, node):
+        if node.name in plan.real:
             return NodeLayer(node, name)
-        start = _prescribed_range(node) or ranges.get(node.value)
+        start = start_of(node)
         # What a picture holds does not depend on the weights.
         fixed = node.op.kind == "input" or _prescribed_range(node) is not None
         result = None if start is None else CalibratedRange(start, 1.0 if fixed else decay)
-        return RoundingLayer(node, name, scheme, result)
+        arriving = {}
+        for position, value in enumerate(node.inputs):
+            if value.node in plan.real:
+                arrives = start_of(graph.producer(plan.owner[value]))
+                assert arrives is not None
+                arriving[position] = CalibratedRange(arrives, 1.0)
+        return RoundingLayer(node, name, scheme, result, arriving)
 
     return lower(graph, layer)
 
@@ -195,7 +224,7 @@ def fit_quantized(
     """
     lowered = round_graph(graph, ranges, scheme, decay=decay)
     train(lowered, course)
-    trained = dict(ranges)  # what stays real is not rounded in training and keeps its range
+    trained = dict(ranges)  # what stays real keeps its range
     for value in ranges:
         layer = lowered.layers[value.node]
         if isinstance(layer, RoundingLayer) and layer.result_range is not None:

@@ -17,7 +17,7 @@ from lmopt.pipeline.base import (
 )
 from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
 from lmopt_passes.finetune import check_distill
-from lmopt_passes.quantize_int8 import INT8, UINT8
+from lmopt_passes.quantize_int8 import INT8, UINT8, keeping
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Qat(Pass):
         faces: Calibration faces.
         input: Element type of the inputs.
         output: Element type of the outputs.
+        keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
         distill: Part of the loss (0 to 1) that goes to what a teacher says about the same crops:
             the detector as it entered the pipeline, or the one given with --teacher.
 
@@ -51,6 +52,7 @@ class Qat(Pass):
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
+    keep_float: tuple[str, ...] = ()
     distill: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,8 +60,9 @@ class Qat(Pass):
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         check_quantizable(graph)
-        scheme = INT8 if self.storage == "int8" else UINT8
-        owners = plan_grids(graph).owners
+        storage = INT8 if self.storage == "int8" else UINT8
+        scheme = keeping(graph, storage, self.keep_float)
+        owners = plan_grids(graph, scheme).owners
         start = ctx.calibrator.ranges(
             graph, owners, self.observer, faces=self.faces, storage=scheme.storage
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lmopt.errors import PassError
 from lmopt.ir.graph import Graph
 from lmopt.ir.types import DType
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult, QuantScheme
@@ -23,6 +26,7 @@ class QuantizeInt8(Pass):
         faces: Calibration faces drawn from the training split.
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.
+        keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
 
     Source: Jacob et al., CVPR 2018; TensorFlow Lite 8-bit quantization specification.
     """
@@ -33,9 +37,30 @@ class QuantizeInt8(Pass):
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
+    keep_float: tuple[str, ...] = ()
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
-        return post_training(graph, ctx, INT8, self.observer, self.faces, self.input, self.output)
+        scheme = keeping(graph, INT8, self.keep_float)
+        return post_training(graph, ctx, scheme, self.observer, self.faces, self.input, self.output)
+
+
+def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> QuantScheme:
+    """Returns a scheme under which the nodes that match a pattern stay in float32.
+
+    Raises:
+        PassError: A pattern matches no node.
+    """
+    real: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter((node.name for node in graph.nodes), pattern)
+        if not found:
+            raise PassError(
+                f"keep-float: no node is called '{pattern}'",
+                where=graph.name,
+                hint="lmopt inspect --ir shows the names",
+            )
+        real.update(found)
+    return replace(scheme, real=frozenset(real) - {node.name for node in graph.inputs})
 
 
 def post_training(
@@ -49,7 +74,7 @@ def post_training(
 ) -> PassResult:
     """Returns `graph` calibrated and quantized under `scheme`."""
     check_quantizable(graph)
-    plan = plan_grids(graph)
+    plan = plan_grids(graph, scheme)
     owners = plan.owners
     ranges = ctx.calibrator.ranges(graph, owners, observer, faces=faces, storage=scheme.storage)
     result = quantize_graph(graph, ranges, scheme, input_type=input_type, output_type=output_type)

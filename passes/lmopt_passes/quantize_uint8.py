@@ -8,7 +8,7 @@ from typing import ClassVar
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
 from lmopt.quant.assign import EdgeType
-from lmopt_passes.quantize_int8 import UINT8, post_training
+from lmopt_passes.quantize_int8 import UINT8, keeping, post_training
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class QuantizeUint8(Pass):
         faces: Calibration faces drawn from the training split.
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.
+        keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
 
     Source: NNAPI 1.0-1.2 TENSOR_QUANT8_ASYMM; MediaTek MDLA 1.5 model design guide.
     """
@@ -30,6 +31,8 @@ class QuantizeUint8(Pass):
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
+    keep_float: tuple[str, ...] = ()
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
-        return post_training(graph, ctx, UINT8, self.observer, self.faces, self.input, self.output)
+        scheme = keeping(graph, UINT8, self.keep_float)
+        return post_training(graph, ctx, scheme, self.observer, self.faces, self.input, self.output)

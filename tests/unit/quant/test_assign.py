@@ -1,7 +1,11 @@
 """Float graphs put on grids: who shares one, what is inserted, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
@@ -66,10 +70,12 @@ def detector(seed: int = 0) -> Graph:
     return edit.done()
 
 
-def ranges_of(graph: Graph, images: np.ndarray) -> dict[Value, ValueRange]:
+def ranges_of(
+    graph: Graph, images: np.ndarray, scheme: QuantScheme = INT8
+) -> dict[Value, ValueRange]:
     values = run(graph, {"image": images}, all_values=True)
     found = {}
-    for owner in plan_grids(graph).owners:
+    for owner in plan_grids(graph, scheme).owners:
         array = values[owner.node]
         found[owner] = ValueRange(min(0.0, float(array.min())), max(0.0, float(array.max())))
     found[Value("image")] = ValueRange(0.0, 1.0)
@@ -82,7 +88,7 @@ def images() -> np.ndarray:
 
 
 def test_pools_share_their_operands_grid_and_concat_claims_lonely_operands():
-    plan = plan_grids(detector())
+    plan = plan_grids(detector(), INT8)
     assert plan.owner[Value("pool")] == Value("conv")
     assert plan.owner[Value("mean")] == Value("both")
     # `flat` leads back to `total`, which `mean` reads as well: it keeps its own grid.
@@ -170,7 +176,7 @@ def test_float_only_ops_stand_between_conversions():
     edit.output("maps", edit.add("maps", Conv2D(2, (1, 1)), share))
     edit.output("heat", edit.add("heat", Softmax(), conv))
     graph = initialized(edit.done())
-    plan = plan_grids(graph)
+    plan = plan_grids(graph, INT8)
     assert {Value("grown"), Value("total")}.isdisjoint(plan.owner)
     assert {Value("share"), Value("heat")} <= set(plan.owner)
     images = np.random.default_rng(4).random((3, 6, 6, 3)).astype(np.float32)
@@ -268,8 +274,42 @@ def test_coordinates_are_islands_of_float32_between_conversions(scheme: QuantSch
     assert np.abs(stored - want).mean() < 0.01 + grid.scale[0]
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sets(st.sampled_from([n.name for n in detector().nodes if n.name != "image"])),
+    st.sampled_from([INT8, UINT8]),
+)
+def test_any_nodes_can_stay_in_float32(kept: set[str], storage: QuantScheme):
+    graph = detector()
+    images = np.random.default_rng(5).random((4, 8, 8, 3)).astype(np.float32)
+    scheme = replace(storage, real=frozenset(kept))
+    quantized = quantize_graph(graph, ranges_of(graph, images, scheme), scheme)
+    for node in graph.nodes:
+        real = quantized.node(node.name).results[0].dtype is DType.F32
+        assert real == (node.name in kept or node.name == "image")
+    want = run(graph, {"image": images})["landmarks"]
+    got = run(quantized, {"image": images})["landmarks"]
+    everywhere = quantize_graph(graph, ranges_of(graph, images), storage)
+    worst = np.abs(run(everywhere, {"image": images})["landmarks"] - want).max()
+    assert np.abs(got - want).max() <= max(1.6 * worst, 1e-5)
+    file = run_litert(quantized, {"image": images}, "reference")["landmarks"]
+    np.testing.assert_allclose(file, got, atol=1e-5)
+
+
+def test_a_head_in_float32_gives_answers_between_the_steps():
+    graph = detector()
+    images = np.random.default_rng(6).random((8, 8, 8, 3)).astype(np.float32)
+    want = run(graph, {"image": images})["landmarks"]
+    errors = []
+    for real in ((), ("head",)):
+        scheme = replace(INT8, real=frozenset(real))
+        quantized = quantize_graph(graph, ranges_of(graph, images, scheme), scheme)
+        errors.append(np.abs(run(quantized, {"image": images})["landmarks"] - want).mean())
+    assert errors[1] < 0.9 * errors[0]
+
+
 def test_only_what_integers_read_of_a_float_island_has_a_grid():
-    owners = plan_grids(cascade()).owners
+    owners = plan_grids(cascade(), INT8).owners
     names = {value.node for value in owners}
     assert {"moved", "mean", "landmarks"} <= names  # the last one as an output
     assert not names & {"move", "back", "warped", "heatmap"}

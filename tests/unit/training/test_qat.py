@@ -28,10 +28,10 @@ def images() -> np.ndarray:
     return CONTRACT.normalize(next(Blobs().batches(16, 0))[0])
 
 
-def calibrated(graph: Graph) -> dict[Value, ValueRange]:
+def calibrated(graph: Graph, scheme: QuantScheme = INT8) -> dict[Value, ValueRange]:
     values = run(graph, {"image": images()}, all_values=True)
     shared: dict[Value, list[np.ndarray]] = {}
-    for value, owner in plan_grids(graph).owner.items():
+    for value, owner in plan_grids(graph, scheme).owner.items():
         shared.setdefault(owner, []).append(values[str(value).lstrip("%")])
     return {
         owner: ValueRange(min(float(a.min()) for a in each), max(float(a.max()) for a in each))
@@ -39,12 +39,15 @@ def calibrated(graph: Graph) -> dict[Value, ValueRange]:
     }
 
 
-@pytest.mark.parametrize("scheme", [INT8, UINT8], ids=["int8", "uint8"])
+PARTLY = QuantScheme(DType.I8, per_channel=True, real=frozenset({"stem", "project", "pooled"}))
+
+
+@pytest.mark.parametrize("scheme", [INT8, UINT8, PARTLY], ids=["int8", "uint8", "partly"])
 def test_forward_pass_is_what_the_quantized_graph_computes(scheme: QuantScheme) -> None:
     from lmopt.training.qat import round_graph
 
     graph = detector()
-    ranges = calibrated(graph)
+    ranges = calibrated(graph, scheme)
     wanted = run(quantize_graph(graph, ranges, scheme), {"image": images()})["landmarks"]
     got = round_graph(graph, ranges, scheme).run({"image": images()})["landmarks"].numpy()
     step = activation_grid(ranges[Value("landmarks")], scheme.storage).scale[0]
