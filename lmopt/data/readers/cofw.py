@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -71,26 +72,37 @@ def _face(table: Path, line: int, cells: list[str], source: str, names: FaceName
             where=where,
             hint="correct or remove the row",
         )
-    landmarks, box, labels = meaning(numbers(cells[1:], where))
+    marks = meaning(numbers(cells[1:], where))
     return Face(
-        id=f"{source}/{names(picture, landmarks)}",
+        id=f"{source}/{names(picture, marks.landmarks)}",
         source=source,
         image=find_picture(picture, [table.parent, table.parent / "images"], where),
-        landmarks=landmarks,
-        box=box,
+        landmarks=marks.landmarks,
+        box=marks.box,
         group=picture,
         split=assign_split(is_test(table), source, picture),
         where=where,
-        labels=labels,
+        labels=marks.labels,
+        visible=marks.visible,
     )
 
 
-def meaning(
-    values: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], Box | None, dict[str, float]]:
-    """Returns landmarks, box and labels from COFW's numbers, which count from 1.
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What COFW's numbers say of a face, as a `Face` has it."""
 
-    `occlusion` is 1 where any landmark is hidden.
+    landmarks: NDArray[np.float64]
+    visible: NDArray[np.bool_] | None
+    box: Box | None
+
+    @property
+    def labels(self) -> dict[str, float]:
+        """Returns `occlusion`, 1 where any landmark is hidden."""
+        return {} if self.visible is None else {"occlusion": float(not self.visible.all())}
+
+
+def meaning(values: NDArray[np.float64]) -> Marks:
+    """Returns landmarks, their visibility and the box from COFW's numbers, which count from 1.
 
     Args:
         values: 29 x, 29 y and, where known, 29 flags of occlusion and a box (x, y, width, height).
@@ -98,10 +110,10 @@ def meaning(
     has_box = len(values) % _COUNT == _BOX
     marks = values[:-_BOX] if has_box else values
     hidden = marks[2 * _COUNT :]
-    return (
+    return Marks(
         marks[: 2 * _COUNT].reshape(2, _COUNT).T - 1.0,
+        hidden == 0 if hidden.size else None,
         _box(*values[-_BOX:].tolist()) if has_box else None,
-        {"occlusion": float(hidden.any())} if hidden.size else {},
     )
 
 

@@ -192,18 +192,19 @@ def _face(
             hint=_HINT,
         )
     channels = 3 if shape[2:] == (3,) else 1
-    landmarks, box, labels = cofw.meaning(values)
+    marks = cofw.meaning(values)
     cell = f"{name}:{index + 1}"  # the same for the gray and the colour version of a file
     return Face(
         id=f"{source}/{cell}",
         source=source,
         image=MatlabPicture(file, name, index + 1, channels),
-        landmarks=landmarks,
-        box=box,
+        landmarks=marks.landmarks,
+        box=marks.box,
         group=cell,
         split=assign_split(name == _name("Is", "T"), source, cell),
         where=where,
-        labels=labels,
+        labels=marks.labels,
+        visible=marks.visible,
     )
 
 

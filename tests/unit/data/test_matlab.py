@@ -72,6 +72,7 @@ def test_pictures_landmarks_boxes_and_flags_are_read(tmp_path: Path, old: bool):
         np.testing.assert_array_equal(read_picture(face), rgb)
     assert dataset.faces[0].box == (5, 6, 50, 60)
     assert [face.labels["occlusion"] for face in dataset.faces] == [0, 1, 0]
+    assert [np.count_nonzero(~face.visible) > 0 for face in dataset.faces] == [False, True, False]
     assert {face.split for face in dataset.faces} <= {"train", "validation"}
     assert [Path(face.image.name).suffix for face in dataset.faces] == [".ppm", ".pgm", ".ppm"]
     copy = pickle.loads(pickle.dumps(dataset.faces[2]))

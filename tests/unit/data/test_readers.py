@@ -358,6 +358,7 @@ def test_cofw_tables_hold_all_x_then_all_y_counted_from_1(tmp_path: Path, separa
     assert np.allclose(a.landmarks, marks) and np.allclose(b.landmarks, marks)
     assert (a.box, b.box) == (None, (5, 6, 50, 60))
     assert (a.labels, b.labels) == ({}, {"occlusion": 1.0})
+    assert a.visible is None and np.array_equal(b.visible, ~hidden.astype(bool))
     assert load_dataset([tmp_path]).scheme is COFW_29
 
 
