@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lmopt.calibration.observe import FaceCalibrator
 from lmopt.codegen.tflite import emit
@@ -21,7 +24,7 @@ from lmopt.latency import host
 from lmopt.pipeline.base import Need, PassContext
 from lmopt.pipeline.cache import PipelineCache
 from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
-from lmopt.scoring.metrics import default_normaliser
+from lmopt.scoring.metrics import default_normaliser, nme_percent
 from lmopt.scoring.protocols import Score, ScoringProtocol
 from lmopt.target.profile import Target
 from lmopt.training.service import TrainingService
@@ -41,6 +44,16 @@ class GraphScorer:
     def nme_percent(self, graph: Graph) -> float:
         """Returns the validation NME in percent."""
         return self.protocol.score(emit(graph)).nme_percent
+
+    def shift_percent(self, graph: Graph, reference: Graph) -> float:
+        """Returns the NME in percent were the landmarks that `reference` finds the true ones."""
+        found, wanted = (self._found(each) for each in (graph, reference))
+        scheme = self.protocol.contract.scheme
+        return float(nme_percent(found, wanted, scheme, self.protocol.normaliser).mean())
+
+    @lru_cache(maxsize=4)  # noqa: B019  (lives as long as the bench)
+    def _found(self, graph: Graph) -> NDArray[np.float64]:
+        return self.protocol.predict(emit(graph))
 
 
 class Workbench:

@@ -183,6 +183,10 @@ class Scorer(Protocol):
         """Returns the NME in percent on the validation faces."""
         ...
 
+    def shift_percent(self, graph: Graph, reference: Graph) -> float:
+        """Returns how far a graph's landmarks lie from another's: the NME were those the truth."""
+        ...
+
 
 class CostModel(Protocol):
     """Estimates latency on the run's target."""
@@ -265,6 +269,12 @@ class PassContext:
     def cost(self) -> CostModel:
         """Returns the cost model, or raises PassError."""
         return self._service(Need.COST)  # type: ignore[return-value]
+
+    @property
+    def cost_if_any(self) -> CostModel | None:
+        """Returns the cost model, or None in a run without a target."""
+        self.reads[Need.COST] = self.current(Need.COST)
+        return self.services.get(Need.COST)  # type: ignore[return-value]
 
     def teacher(self, weight: float) -> Teacher | None:
         """Returns the teacher of a pass whose `distill` is `weight`; None for 0.

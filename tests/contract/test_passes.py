@@ -113,6 +113,8 @@ def _other(cls: type[Pass], field: str) -> object:
         return default + 1
     if isinstance(default, float):
         return default / 2 or 0.5
+    if isinstance(default, tuple):
+        return (*default, "block1", "stage2_*")
     if option.type == "str":
         return "another name"
     choices = [choice for choice in option.type.split("|") if choice != str(default)]

@@ -85,12 +85,17 @@ class DistanceScorer:
         wanted = 0.0 if self.reference is None else self._output(self.reference)
         return float(100 * np.abs(found - wanted).mean())
 
+    def shift_percent(self, graph: Graph, reference: Graph) -> float:
+        return float(100 * np.abs(self._output(graph) - self._output(reference)).mean())
+
     def _output(self, graph: Graph) -> np.ndarray:
         rng = np.random.default_rng(0)
-        inputs = {
-            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
-            for node in graph.inputs
-        }
+        inputs = {}
+        for node in graph.inputs:
+            type = node.results[0]
+            drawn = rng.uniform(size=(4, *type.shape[1:])).astype(np.float32)
+            grid = type.quant
+            inputs[node.name] = drawn if grid is None else grid.quantize(drawn, type.dtype)
         return next(iter(run(graph, inputs).values()))
 
 
