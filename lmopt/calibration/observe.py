@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,24 +61,53 @@ class FaceCalibrator:
         Raises:
             PassError: There are no faces, or a value is not finite.
         """
-        pixels = self._pixels(faces)
         inputs = {node.value for node in graph.inputs}
         watched = [value for value in values if value not in inputs]
-        edit = graph.edit()
-        for position, value in enumerate(watched):
-            edit.output(f"observed_{position}", value)
         samples = [ActivationSample() for _ in watched]
         rng = np.random.default_rng(0)
+        for results in self._observed(graph, watched, faces):
+            for sample, array in zip(samples, results, strict=True):
+                sample.add(array, rng)
+        choose = OBSERVERS[observer]
+        found = {v: choose(s, storage) for v, s in zip(watched, samples, strict=True)}
+        return {**found, **dict.fromkeys(inputs, self._input_range())}
+
+    def means(
+        self, graph: Graph, values: Sequence[Value], *, faces: int
+    ) -> Mapping[Value, NDArray[np.float64]]:
+        """Returns the mean of each value over faces, as real numbers, without the batch.
+
+        Raises:
+            PassError: There are no faces.
+        """
+        if not values:
+            return {}
+        sums: list[NDArray[np.float64]] = [np.zeros(())] * len(values)
+        for results in self._observed(graph, values, faces):
+            for position, array in enumerate(results):
+                sums[position] = sums[position] + array.sum(axis=0, dtype=np.float64)
+        count = len(self._pixels(faces))
+        return {value: total / count for value, total in zip(values, sums, strict=True)}
+
+    def _observed(
+        self, graph: Graph, values: Sequence[Value], faces: int
+    ) -> Iterator[list[NDArray[np.floating]]]:
+        """Yields what each value is, as real numbers, for batches of faces."""
+        pixels = self._pixels(faces)
+        edit = graph.edit()
+        for position, value in enumerate(values):
+            edit.output(f"observed_{position}", value)
+        grids = [graph.type(value).quant for value in values]
         source = graph.inputs[0].name
         with Runner(emit(edit.done()), threads=self._threads) as runner:
             for start in range(0, len(pixels), _BATCH):
                 batch = self._contract.normalize(pixels[start : start + _BATCH])
-                results = runner.run({source: batch})
-                for position, sample in enumerate(samples):
-                    sample.add(results[f"observed_{position}"], rng)
-        choose = OBSERVERS[observer]
-        found = {v: choose(s, storage) for v, s in zip(watched, samples, strict=True)}
-        return {**found, **dict.fromkeys(inputs, self._input_range())}
+                found = runner.run({source: batch})
+                arrays = [found[f"observed_{k}"] for k in range(len(grids))]
+                yield [
+                    array if grid is None else grid.dequantize(array)
+                    for array, grid in zip(arrays, grids, strict=True)
+                ]
 
     def _input_range(self) -> ValueRange:
         ends = self._contract.normalize(

@@ -10,6 +10,7 @@ from enum import Enum, StrEnum
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmopt.detector.contract import Contract
 from lmopt.errors import PassError, UsageError
@@ -171,6 +172,12 @@ class Calibrator(Protocol):
         storage: DType,
     ) -> Mapping[Value, ValueRange]:
         """Returns the range of each value that `observer` would represent."""
+        ...
+
+    def means(
+        self, graph: Graph, values: Sequence[Value], *, faces: int
+    ) -> Mapping[Value, NDArray[np.float64]]:
+        """Returns the mean of each value over faces, as real numbers, without the batch."""
         ...
 
 

@@ -17,7 +17,7 @@ from lmopt.pipeline.base import (
 )
 from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
 from lmopt_passes.finetune import check_distill
-from lmopt_passes.quantize_int8 import INT8, UINT8, keeping
+from lmopt_passes.post_training import INT8, UINT8, keeping
 
 
 @dataclass(frozen=True)

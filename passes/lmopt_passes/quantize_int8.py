@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from lmopt.errors import PassError
 from lmopt.ir.graph import Graph
-from lmopt.ir.types import DType
-from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult, QuantScheme
-from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
-
-INT8 = QuantScheme(DType.I8, per_channel=True)
-UINT8 = QuantScheme(DType.U8, per_channel=False)
+from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
+from lmopt.quant.assign import EdgeType
+from lmopt_passes.post_training import INT8, PostTraining, keeping
 
 
 @dataclass(frozen=True)
 class QuantizeInt8(Pass):
     """Puts a folded float graph on int8 grids calibrated on training faces.
+
+    Answers that are float32 are computed as their mean over the calibration faces, in float32, and
+    the rest in integers; their mean is then corrected to the float graph's.
 
     Attributes:
         observer: How an activation's range is chosen: min-max, percentile or mse.
@@ -40,46 +37,13 @@ class QuantizeInt8(Pass):
     keep_float: tuple[str, ...] = ()
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
-        scheme = keeping(graph, INT8, self.keep_float)
-        return post_training(graph, ctx, scheme, self.observer, self.faces, self.input, self.output)
-
-
-def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> QuantScheme:
-    """Returns a scheme under which the nodes that match a pattern stay in float32.
-
-    Raises:
-        PassError: A pattern matches no node.
-    """
-    real: set[str] = set()
-    for pattern in patterns:
-        found = fnmatch.filter((node.name for node in graph.nodes), pattern)
-        if not found:
-            raise PassError(
-                f"keep-float: no node is called '{pattern}'",
-                where=graph.name,
-                hint="lmopt inspect --ir shows the names",
-            )
-        real.update(found)
-    return replace(scheme, real=frozenset(real) - {node.name for node in graph.inputs})
-
-
-def post_training(
-    graph: Graph,
-    ctx: PassContext,
-    scheme: QuantScheme,
-    observer: Observer,
-    faces: int,
-    input_type: EdgeType,
-    output_type: EdgeType,
-) -> PassResult:
-    """Returns `graph` calibrated and quantized under `scheme`."""
-    check_quantizable(graph)
-    plan = plan_grids(graph, scheme)
-    owners = plan.owners
-    ranges = ctx.calibrator.ranges(graph, owners, observer, faces=faces, storage=scheme.storage)
-    result = quantize_graph(graph, ranges, scheme, input_type=input_type, output_type=output_type)
-    note = f"{len(owners)} {observer} ranges from {faces} training faces, storage {scheme.storage}"
-    if not plan.real:
-        return PassResult(result, True, (note,))
-    stays = f"{len(plan.real)} nodes stay in float32: %{', %'.join(sorted(plan.real))}"
-    return PassResult(result, True, (note, stays))
+        prepared = PostTraining.of(
+            graph,
+            keeping(graph, INT8, self.keep_float),
+            ctx.calibrator,
+            self.observer,
+            self.faces,
+            self.input,
+            self.output,
+        )
+        return PassResult(prepared.corrected(), True, prepared.notes)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Literal
 
 from lmopt.errors import UsageError
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
-from lmopt.quant.assign import KERNEL_AXIS, EdgeType, check_quantizable, quantize_graph
-from lmopt_passes.quantize_int8 import INT8, UINT8
+from lmopt.quant.assign import KERNEL_AXIS, EdgeType
+from lmopt_passes.post_training import INT8, UINT8, PostTraining
 
 Segment = frozenset[str]
 
@@ -51,47 +51,33 @@ class QuantizeMixed(Pass):
             raise UsageError(f"segments is {self.segments}, wanted at least 1")
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
-        check_quantizable(graph)
         scheme = INT8 if self.storage == "int8" else UINT8
-        values = [node.value for node in graph.nodes]
-        ranges = ctx.calibrator.ranges(
-            graph, values, self.observer, faces=self.faces, storage=scheme.storage
+        prepared = PostTraining.of(
+            graph, scheme, ctx.calibrator, self.observer, self.faces, self.input, self.output
         )
         parts = segments_of(graph, self.segments)
 
-        @cache
-        def quantized(real: frozenset[int]) -> Graph:
-            names = frozenset[str]().union(*(parts[k] for k in real))
-            return quantize_graph(
-                graph,
-                ranges,
-                replace(scheme, real=names),
-                input_type=self.input,
-                output_type=self.output,
-            )
+        def keeping(real: frozenset[int]) -> PostTraining:
+            return prepared.keeping(frozenset[str]().union(*(parts[k] for k in real)))
 
+        corrected = cache(lambda real: keeping(real).corrected())
         everywhere = frozenset(range(len(parts)))
         float_nme = ctx.scorer.nme_percent(graph)
         noise = {
-            k: ctx.scorer.shift_percent(quantized(everywhere - {k}), graph) for k in everywhere
+            k: ctx.scorer.shift_percent(keeping(everywhere - {k}).quantized(), graph)
+            for k in everywhere
         }
-        found = _Search(
-            noise,
-            cache(lambda real: ctx.scorer.nme_percent(quantized(real)) - float_nme),
-            cache(_cost_of(graph, ctx, parts, quantized)),
-            self.max_nme_drop,
-        ).best()
-        kept = ", ".join(
-            f"{_span(graph, parts[k])} (noise {noise[k]:.2f} %)" for k in sorted(found)
-        )
-        drop = ctx.scorer.nme_percent(quantized(found)) - float_nme
+        drop = cache(lambda real: ctx.scorer.nme_percent(corrected(real)) - float_nme)
+        cost = cache(_cost_of(graph, ctx, parts, lambda real: keeping(real).quantized()))
+        real = _Search(noise, drop, cost, self.max_nme_drop).best()
+        kept = ", ".join(f"{_span(graph, parts[k])} (noise {noise[k]:.2f} %)" for k in sorted(real))
         return PassResult(
-            quantized(found),
+            corrected(real),
             True,
             (
-                f"{len(found)} of {len(parts)} segments stay in float32: {kept or 'none'}",
-                f"validation NME {drop:+.3f} points; {len(values)} {self.observer} ranges from "
-                f"{self.faces} training faces, storage {scheme.storage}",
+                f"{len(real)} of {len(parts)} segments stay in float32: {kept or 'none'}",
+                f"validation NME {drop(real):+.3f} points",
+                *keeping(real).notes,
             ),
         )
 

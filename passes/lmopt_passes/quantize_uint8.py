@@ -8,12 +8,14 @@ from typing import ClassVar
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
 from lmopt.quant.assign import EdgeType
-from lmopt_passes.quantize_int8 import UINT8, keeping, post_training
+from lmopt_passes.post_training import UINT8, PostTraining, keeping
 
 
 @dataclass(frozen=True)
 class QuantizeUint8(Pass):
     """Puts a folded float graph on uint8 grids, the storage MediaTek's APU runs natively.
+
+    Answers are centred and corrected as in quantize-int8.
 
     Attributes:
         observer: How an activation's range is chosen: min-max, percentile or mse.
@@ -34,5 +36,13 @@ class QuantizeUint8(Pass):
     keep_float: tuple[str, ...] = ()
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
-        scheme = keeping(graph, UINT8, self.keep_float)
-        return post_training(graph, ctx, scheme, self.observer, self.faces, self.input, self.output)
+        prepared = PostTraining.of(
+            graph,
+            keeping(graph, UINT8, self.keep_float),
+            ctx.calibrator,
+            self.observer,
+            self.faces,
+            self.input,
+            self.output,
+        )
+        return PassResult(prepared.corrected(), True, prepared.notes)

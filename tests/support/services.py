@@ -68,6 +68,22 @@ class DrawnCalibrator:
             for v in values
         }
 
+    def means(
+        self, graph: Graph, values: Sequence[Value], *, faces: int
+    ) -> Mapping[Value, np.ndarray]:
+        rng = np.random.default_rng(0)
+        inputs = {
+            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
+            for node in graph.inputs
+        }
+        seen = run(graph, inputs, all_values=True)
+        grids = {v: graph.type(v).quant for v in values}
+        arrays = {v: seen[str(v)[1:]] for v in values}
+        return {
+            v: (a if grids[v] is None else grids[v].dequantize(a)).astype(np.float64).mean(0)
+            for v, a in arrays.items()
+        }
+
 
 class DistanceScorer:
     """Scores a graph by how far its output lies from a reference graph's, on drawn inputs.

@@ -1,0 +1,173 @@
+"""What the quantizing passes share: kept nodes, answers around their mean, a corrected mean."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.errors import PassError
+from lmopt.ir.edit import Edit
+from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.ops import Add, Constant, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
+from lmopt.ir.types import DType, ValueRange
+from lmopt.pipeline.base import Calibrator, Observer, QuantScheme
+from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
+
+INT8 = QuantScheme(DType.I8, per_channel=True)
+UINT8 = QuantScheme(DType.U8, per_channel=False)
+
+Array = NDArray[np.float64]
+_Kernel = Conv2D | Conv2DTranspose | Dense | DepthwiseConv2D
+
+
+def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> QuantScheme:
+    """Returns a scheme under which the nodes that match a pattern stay in float32.
+
+    Raises:
+        PassError: A pattern matches no node.
+    """
+    real: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter((node.name for node in graph.nodes), pattern)
+        if not found:
+            raise PassError(
+                f"keep-float: no node is called '{pattern}'",
+                where=graph.name,
+                hint="lmopt inspect --ir shows the names",
+            )
+        real.update(found)
+    return replace(scheme, real=frozenset(real) - {node.name for node in graph.inputs})
+
+
+@dataclass(frozen=True, eq=False)
+class PostTraining:
+    """A float graph with what is needed to put it on grids without training.
+
+    Attributes:
+        graph: The float graph; answers that a kernel gives are written as a mean and what is added
+            to it, so that eight bits divide the small range around the mean.
+        scheme: Storage and what stays real; the sum of mean and rest always does.
+        ranges: Of every value that is no constant.
+        means: Of each corrected answer over the calibration faces, by output name.
+        calibrator: Measures the means of the quantized graph.
+        observer: How ranges were chosen.
+        faces: Calibration faces.
+        input, output: Element types at the border.
+    """
+
+    graph: Graph
+    scheme: QuantScheme
+    ranges: Mapping[Value, ValueRange]
+    means: Mapping[str, Array]
+    calibrator: Calibrator
+    observer: Observer
+    faces: int
+    input: EdgeType
+    output: EdgeType
+
+    @classmethod
+    def of(
+        cls,
+        graph: Graph,
+        scheme: QuantScheme,
+        calibrator: Calibrator,
+        observer: Observer,
+        faces: int,
+        input: EdgeType,
+        output: EdgeType,
+    ) -> PostTraining:
+        """Calibrates a float graph.
+
+        Raises:
+            PassError: The graph cannot be quantized, or there are no faces.
+        """
+        check_quantizable(graph)
+        answers = {
+            name: value for name, value in graph.outputs if _is_linear_kernel(graph.producer(value))
+        }
+        found = calibrator.means(graph, list(answers.values()), faces=faces)
+        means = {name: found[value] for name, value in answers.items()}
+        if output == "float32":
+            away = {n: m for n, m in means.items() if answers[n].node not in scheme.real}
+            graph, added = _around(graph, away)
+            scheme = replace(scheme, real=scheme.real | added)
+        values = [node.value for node in graph.nodes if not isinstance(node.op, Constant)]
+        ranges = calibrator.ranges(graph, values, observer, faces=faces, storage=scheme.storage)
+        return cls(graph, scheme, ranges, means, calibrator, observer, faces, input, output)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Returns what was done, for the report."""
+        plan = plan_grids(self.graph, self.scheme)
+        note = (
+            f"{len(plan.owners)} {self.observer} ranges from {self.faces} training faces, "
+            f"storage {self.scheme.storage}"
+        )
+        real = sorted(plan.real)
+        return (note, f"nodes in float32: %{', %'.join(real)}") if real else (note,)
+
+    def keeping(self, names: frozenset[str]) -> PostTraining:
+        """Returns the same with more nodes that stay real."""
+        return replace(self, scheme=replace(self.scheme, real=self.scheme.real | names))
+
+    def quantized(self) -> Graph:
+        """Returns the graph on its grids, its mean answers not yet corrected."""
+        return self._stored(self.graph, self.input, self.output)
+
+    def corrected(self) -> Graph:
+        """Returns the graph on its grids, its answers shifted to have the float graph's means.
+
+        Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+            Correction", 2019, section 4.2, with measured means, for what gives the answers.
+        """
+        answers = {name: value for name, value in self.graph.outputs if name in self.means}
+        measured = self._stored(self.graph, "float32", "float32")
+        places = dict(measured.outputs)
+        got = self.calibrator.means(measured, [places[n] for n in answers], faces=self.faces)
+        edit = self.graph.edit()
+        for name, value in answers.items():
+            _shift(edit, self.graph.producer(value), self.means[name] - got[places[name]])
+        return self._stored(edit.done(), self.input, self.output)
+
+    def _stored(self, graph: Graph, input: EdgeType, output: EdgeType) -> Graph:
+        return quantize_graph(graph, self.ranges, self.scheme, input_type=input, output_type=output)
+
+
+def _is_linear_kernel(node: Node) -> bool:
+    return isinstance(node.op, _Kernel) and node.op.activation == "none"
+
+
+def _around(graph: Graph, means: Mapping[str, Array]) -> tuple[Graph, frozenset[str]]:
+    """Returns the graph with answers as sums of a mean and the rest, and the names of the sums."""
+    edit, added = graph.edit(), set()
+    places = dict(graph.outputs)
+    for name, mean in means.items():
+        node = graph.producer(places[name])
+        _shift(edit, node, -mean)
+        constant = edit.add(
+            edit.fresh(f"{node.name}_mean"),
+            Constant(mean.shape),
+            weights={"value": mean.astype(np.float32)},
+        )
+        whole = edit.add(edit.fresh(f"{node.name}_placed"), Add(), node.value, constant)
+        edit.output(name, whole)
+        added.add(whole.node)
+    return edit.done(), frozenset(added)
+
+
+def _shift(edit: Edit, node: Node, shift: Array) -> None:
+    """Adds a constant to what a kernel, or the sum of a kernel and a constant, gives."""
+    if isinstance(node.op, Add):
+        constant = edit.node(node.inputs[1].node)
+        value = constant.weight("value").real() + shift
+        edit.set_weights(constant.name, value=value.astype(np.float32))
+        return
+    assert isinstance(node.op, _Kernel)
+    before = node.weight("bias").real() if "bias" in node.weights else 0.0
+    per_channel = shift.reshape(-1, shift.shape[-1]).mean(0)
+    edit.set_op(node.name, replace(node.op, use_bias=True))
+    edit.set_weights(node.name, bias=(before + per_channel).astype(np.float32))

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lmopt.ir.edit import Edit
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.interp import run
+from lmopt.ir.ops import Conv2D, Dense, Mean, Relu
+from lmopt.pipeline.base import QuantScheme
+from lmopt.quant.assign import EdgeType
+from lmopt_passes.post_training import INT8, UINT8, PostTraining
+from tests.support.services import DrawnCalibrator
+
+FACES = np.random.default_rng(0).uniform(size=(4, 6, 6, 3)).astype(np.float32)
+"""What the calibrator draws."""
+BOTH = pytest.mark.parametrize("scheme", [INT8, UINT8], ids=["int8", "uint8"])
+
+
+def detector(*, activated: bool = False, use_bias: bool = False) -> Graph:
+    """Answers lie in a small range around means that are far apart."""
+    edit = Edit("small")
+    rng = np.random.default_rng(3)
+    x = edit.input("image", (None, 6, 6, 3))
+    kernel = rng.normal(size=(3, 3, 3, 8)).astype(np.float32)
+    x = edit.add(
+        "conv", Conv2D(8, use_bias=False, activation="relu"), x, weights={"kernel": kernel}
+    )
+    weights = {"kernel": rng.normal(size=(8, 10)).astype(np.float32)}
+    if use_bias:
+        weights["bias"] = rng.normal(size=10).astype(np.float32)
+    answer = edit.add(
+        "head", Dense(10, use_bias=use_bias), edit.add("mean", Mean(), x), weights=weights
+    )
+    if activated:
+        answer = edit.add("relu", Relu(), answer)
+    edit.output("landmarks", answer)
+    return edit.done()
+
+
+def prepared(graph: Graph, scheme: QuantScheme, output: EdgeType = "float32") -> PostTraining:
+    return PostTraining.of(graph, scheme, DrawnCalibrator(), "min-max", 4, "float32", output)
+
+
+def answers(graph: Graph) -> np.ndarray:
+    found = run(graph, {"image": FACES})["landmarks"]
+    grid = graph.type(dict(graph.outputs)["landmarks"]).quant
+    return found if grid is None else grid.dequantize(found)
+
+
+@BOTH
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_answers_around_their_mean_are_the_same_in_float(scheme: QuantScheme, use_bias: bool):
+    graph = detector(use_bias=use_bias)
+    np.testing.assert_allclose(
+        answers(prepared(graph, scheme).graph), answers(graph), atol=1e-5, rtol=1e-5
+    )
+
+
+@BOTH
+def test_steps_divide_the_range_around_the_mean(scheme: QuantScheme):
+    graph = detector()
+    wanted = answers(graph)
+    centred = prepared(graph, scheme).quantized().type(Value("head")).quant
+    whole = prepared(graph, scheme, "uint8").quantized().type(Value("head")).quant
+    assert centred is not None and whole is not None
+    spread = wanted - wanted.mean(0)
+    assert centred.scale[0] == pytest.approx((spread.max() - spread.min()) / 255, rel=0.02)
+    assert centred.scale[0] < 0.5 * whole.scale[0]
+
+
+@BOTH
+@pytest.mark.parametrize("output", ["float32", "uint8"])
+def test_corrected_answers_have_the_float_means(scheme: QuantScheme, output: EdgeType):
+    graph = detector()
+    made = prepared(graph, scheme, output)
+    wanted = answers(graph).mean(0)
+    off = [np.abs(answers(g).mean(0) - wanted).max() for g in (made.quantized(), made.corrected())]
+    step = made.quantized().type(Value("head")).quant
+    assert step is not None
+    # A bias among integers is rounded; where the mean is added in float32 nothing is.
+    limit = 1e-4 if output == "float32" else step.scale[0]
+    assert off[1] <= limit < max(off[0], 2 * limit)
+
+
+@BOTH
+def test_a_head_kept_real_is_corrected_by_its_bias(scheme: QuantScheme):
+    graph = detector()
+    made = prepared(graph, replace(scheme, real=frozenset({"head"})))
+    names = {node.name for node in made.corrected().nodes}
+    assert not {name for name in names if name.endswith("_placed")}
+    got, wanted = answers(made.corrected()).mean(0), answers(graph).mean(0)
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_what_is_behind_an_activation_is_left_alone():
+    graph = detector(activated=True)
+    made = prepared(graph, INT8)
+    assert made.graph.digest() == graph.digest() and made.means == {}
+    assert answers(made.corrected()) == pytest.approx(answers(made.quantized()))
