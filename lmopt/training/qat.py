@@ -183,7 +183,7 @@ def round_graph(
         return _prescribed_range(node) or ranges.get(node.value)
 
     def layer(node: Node, name: str) -> NodeLayer:
-        if node.name in plan.real:
+        if node.name in plan.real or node.value not in plan.owner:
             return NodeLayer(node, name)
         start = start_of(node)
         # What a picture holds does not depend on the weights.

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
+from lmopt.ir.ops import Add, Constant
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import QuantScheme, TrainingPlan, TrainingProgress
 from lmopt.quant.assign import plan_grids, quantize_graph
@@ -57,6 +60,24 @@ def test_forward_pass_is_what_the_quantized_graph_computes(scheme: QuantScheme) 
     assert steps.mean() < 0.2
     unrounded = run(graph, {"image": images()})["landmarks"]
     assert np.abs(unrounded - got).mean() > 0.2 * step
+
+
+def test_a_mean_that_is_added_in_float32_is_not_rounded() -> None:
+    from lmopt.training.qat import round_graph
+
+    edit = detector().edit()
+    mean = np.array([0.3, 0.31, 0.32, 0.333], np.float32)
+    constant = edit.add("mean", Constant((4,)), weights={"value": mean})
+    edit.output("landmarks", edit.add("placed", Add(), Value("landmarks"), constant))
+    graph = edit.done()
+    scheme = replace(INT8, real=frozenset({"placed"}))
+    ranges = calibrated(graph, scheme)
+    got = round_graph(graph, ranges, scheme).run({"image": images()})["landmarks"].numpy()
+    step = activation_grid(ranges[Value("landmarks")], scheme.storage).scale[0]
+    steps = (got - mean) / step
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+    wanted = run(quantize_graph(graph, ranges, scheme), {"image": images()})["landmarks"]
+    assert np.abs(got - wanted).max() < 1.01 * step
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
