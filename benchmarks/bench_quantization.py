@@ -36,6 +36,8 @@ def main() -> None:
         ("float", FOLD, None),
         ("int8 post-training", f"{FOLD},quantize-int8", "float"),
         ("uint8 post-training", f"{FOLD},quantize-uint8", "float"),
+        ("int8 mixed", f"{FOLD},quantize-mixed", "float"),
+        ("uint8 mixed", f"{FOLD},quantize-mixed{{storage=uint8}}", "float"),
         ("float fine-tuned", f"{FOLD},finetune{training}", None),
         ("int8 qat", f"{FOLD},qat{qat}}}", "float fine-tuned"),
         ("uint8 qat", f"{FOLD},qat{qat}, storage=uint8}}", "float fine-tuned"),
