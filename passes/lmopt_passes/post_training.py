@@ -110,12 +110,6 @@ class PostTraining:
         real = sorted(plan.real)
         return (note, f"nodes in float32: %{', %'.join(real)}") if real else (note,)
 
-    @property
-    def own_ranges(self) -> Mapping[Value, ValueRange]:
-        """Returns the ranges of the values that decide a grid, constants left out."""
-        owners = plan_grids(self.graph, self.scheme).owners
-        return {value: self.ranges[value] for value in owners if value in self.ranges}
-
     def keeping(self, names: frozenset[str]) -> PostTraining:
         """Returns the same with more nodes that stay real."""
         return replace(self, scheme=replace(self.scheme, real=self.scheme.real | names))

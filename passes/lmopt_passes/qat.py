@@ -15,9 +15,9 @@ from lmopt.pipeline.base import (
     PassResult,
     TrainingPlan,
 )
-from lmopt.quant.assign import EdgeType, quantize_graph
+from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
 from lmopt_passes.finetune import check_distill
-from lmopt_passes.post_training import INT8, UINT8, PostTraining, keeping
+from lmopt_passes.post_training import INT8, UINT8, keeping
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,12 @@ class Qat(Pass):
         check_distill(self.distill)
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        check_quantizable(graph)
         storage = INT8 if self.storage == "int8" else UINT8
-        prepared = PostTraining.of(
-            graph,
-            keeping(graph, storage, self.keep_float),
-            ctx.calibrator,
-            self.observer,
-            self.faces,
-            self.input,
-            self.output,
+        scheme = keeping(graph, storage, self.keep_float)
+        owners = plan_grids(graph, scheme).owners
+        start = ctx.calibrator.ranges(
+            graph, owners, self.observer, faces=self.faces, storage=scheme.storage
         )
         plan = TrainingPlan(
             epochs=self.epochs,
@@ -77,13 +74,12 @@ class Qat(Pass):
             teacher=ctx.teacher(self.distill),
         )
         trained, ranges = ctx.trainer.quantization_aware(
-            prepared.graph,
-            prepared.own_ranges,
-            prepared.scheme,
-            plan,
-            seed=ctx.derive_seed(f"{self.name}/{graph.digest()}"),
+            graph, start, scheme, plan, seed=ctx.derive_seed(f"{self.name}/{graph.digest()}")
         )
         result = quantize_graph(
-            trained, ranges, prepared.scheme, input_type=self.input, output_type=self.output
+            trained, ranges, scheme, input_type=self.input, output_type=self.output
         )
-        return PassResult(result, True, (f"started from {prepared.notes[0]}", *prepared.notes[1:]))
+        note = (
+            f"{len(owners)} ranges started from {self.observer} calibration, storage {self.storage}"
+        )
+        return PassResult(result, True, (note,))
