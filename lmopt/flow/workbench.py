@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +35,9 @@ class GraphScorer:
     """Scores graphs by their emitted files; implements `lmopt.pipeline.base.Scorer`."""
 
     protocol: ScoringProtocol
+    _references: dict[str, NDArray[np.float64]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def digest(self) -> str:
@@ -47,13 +50,12 @@ class GraphScorer:
 
     def shift_percent(self, graph: Graph, reference: Graph) -> float:
         """Returns the NME in percent were the landmarks that `reference` finds the true ones."""
-        found, wanted = (self._found(each) for each in (graph, reference))
+        key = reference.digest()
+        if key not in self._references:
+            self._references[key] = self.protocol.predict(emit(reference))
+        found, wanted = self.protocol.predict(emit(graph)), self._references[key]
         scheme = self.protocol.contract.scheme
         return float(nme_percent(found, wanted, scheme, self.protocol.normaliser).mean())
-
-    @lru_cache(maxsize=4)  # noqa: B019  (lives as long as the bench)
-    def _found(self, graph: Graph) -> NDArray[np.float64]:
-        return self.protocol.predict(emit(graph))
 
 
 class Workbench:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,26 @@ def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> Quant
     return replace(scheme, real=frozenset(real) - {node.name for node in graph.inputs})
 
 
+class Options(Protocol):
+    """Options that every pass has which quantizes without training."""
+
+    @property
+    def observer(self) -> Observer:
+        """How an activation's range is chosen."""
+
+    @property
+    def faces(self) -> int:
+        """Calibration faces."""
+
+    @property
+    def input(self) -> EdgeType:
+        """Element type of the inputs."""
+
+    @property
+    def output(self) -> EdgeType:
+        """Element type of the outputs."""
+
+
 @dataclass(frozen=True, eq=False)
 class PostTraining:
     """A float graph with what is needed to put it on grids without training.
@@ -54,9 +75,7 @@ class PostTraining:
         ranges: Of every value that is no constant.
         means: Of each corrected answer over the calibration faces, by output name.
         calibrator: Measures the means of the quantized graph.
-        observer: How ranges were chosen.
-        faces: Calibration faces.
-        input, output: Element types at the border.
+        options: Of the pass.
     """
 
     graph: Graph
@@ -64,21 +83,11 @@ class PostTraining:
     ranges: Mapping[Value, ValueRange]
     means: Mapping[str, Array]
     calibrator: Calibrator
-    observer: Observer
-    faces: int
-    input: EdgeType
-    output: EdgeType
+    options: Options
 
     @classmethod
     def of(
-        cls,
-        graph: Graph,
-        scheme: QuantScheme,
-        calibrator: Calibrator,
-        observer: Observer,
-        faces: int,
-        input: EdgeType,
-        output: EdgeType,
+        cls, graph: Graph, scheme: QuantScheme, calibrator: Calibrator, options: Options
     ) -> PostTraining:
         """Calibrates a float graph.
 
@@ -89,23 +98,25 @@ class PostTraining:
         answers = {
             name: value for name, value in graph.outputs if _is_linear_kernel(graph.producer(value))
         }
-        found = calibrator.means(graph, list(answers.values()), faces=faces)
+        found = calibrator.means(graph, list(answers.values()), faces=options.faces)
         means = {name: found[value] for name, value in answers.items()}
-        if output == "float32":
+        if options.output == "float32":
             away = {n: m for n, m in means.items() if answers[n].node not in scheme.real}
             graph, added = _around(graph, away)
             scheme = replace(scheme, real=scheme.real | added)
         values = [node.value for node in graph.nodes if not isinstance(node.op, Constant)]
-        ranges = calibrator.ranges(graph, values, observer, faces=faces, storage=scheme.storage)
-        return cls(graph, scheme, ranges, means, calibrator, observer, faces, input, output)
+        ranges = calibrator.ranges(
+            graph, values, options.observer, faces=options.faces, storage=scheme.storage
+        )
+        return cls(graph, scheme, ranges, means, calibrator, options)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Returns what was done, for the report."""
         plan = plan_grids(self.graph, self.scheme)
         note = (
-            f"{len(plan.owners)} {self.observer} ranges from {self.faces} training faces, "
-            f"storage {self.scheme.storage}"
+            f"{len(plan.owners)} {self.options.observer} ranges from {self.options.faces} "
+            f"training faces, storage {self.scheme.storage}"
         )
         real = sorted(plan.real)
         return (note, f"nodes in float32: %{', %'.join(real)}") if real else (note,)
@@ -116,7 +127,7 @@ class PostTraining:
 
     def quantized(self) -> Graph:
         """Returns the graph on its grids, its mean answers not yet corrected."""
-        return self._stored(self.graph, self.input, self.output)
+        return self._stored(self.graph, self.options.input, self.options.output)
 
     def corrected(self) -> Graph:
         """Returns the graph on its grids, its answers shifted to have the float graph's means.
@@ -127,11 +138,12 @@ class PostTraining:
         answers = {name: value for name, value in self.graph.outputs if name in self.means}
         measured = self._stored(self.graph, "float32", "float32")
         places = dict(measured.outputs)
-        got = self.calibrator.means(measured, [places[n] for n in answers], faces=self.faces)
+        values = [places[name] for name in answers]
+        got = self.calibrator.means(measured, values, faces=self.options.faces)
         edit = self.graph.edit()
         for name, value in answers.items():
             _shift(edit, self.graph.producer(value), self.means[name] - got[places[name]])
-        return self._stored(edit.done(), self.input, self.output)
+        return self._stored(edit.done(), self.options.input, self.options.output)
 
     def _stored(self, graph: Graph, input: EdgeType, output: EdgeType) -> Graph:
         return quantize_graph(graph, self.ranges, self.scheme, input_type=input, output_type=output)

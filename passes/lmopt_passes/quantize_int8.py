@@ -37,13 +37,6 @@ class QuantizeInt8(Pass):
     keep_float: tuple[str, ...] = ()
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
-        prepared = PostTraining.of(
-            graph,
-            keeping(graph, INT8, self.keep_float),
-            ctx.calibrator,
-            self.observer,
-            self.faces,
-            self.input,
-            self.output,
-        )
+        scheme = keeping(graph, INT8, self.keep_float)
+        prepared = PostTraining.of(graph, scheme, ctx.calibrator, self)
         return PassResult(prepared.corrected(), True, prepared.notes)

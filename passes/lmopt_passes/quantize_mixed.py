@@ -52,9 +52,7 @@ class QuantizeMixed(Pass):
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         scheme = INT8 if self.storage == "int8" else UINT8
-        prepared = PostTraining.of(
-            graph, scheme, ctx.calibrator, self.observer, self.faces, self.input, self.output
-        )
+        prepared = PostTraining.of(graph, scheme, ctx.calibrator, self)
         parts = segments_of(graph, self.segments)
 
         def keeping(real: frozenset[int]) -> PostTraining:

@@ -12,8 +12,8 @@ _ANCHORS = np.array([3, 5, 8, 11, 13, 30, 36, 41, 45, 46, 48, 54, 57])  # where 
 _FINGERS = np.array([[-0.21, 0.62], [-0.07, 0.72], [0.07, 0.7], [0.2, 0.56]])  # base, length
 
 
-def draw_glasses(canvas: Canvas, rng: np.random.Generator, sitter: Sitter) -> None:
-    """Draws a frame, sometimes with dark lenses."""
+def draw_glasses(canvas: Canvas, rng: np.random.Generator, sitter: Sitter) -> bool:
+    """Draws a frame, sometimes with dark lenses; returns whether one can see through them."""
     pose = sitter.pose
     tone = rng.uniform(0, 120, 3) if rng.random() < 0.7 else rng.uniform(100, 230, 3)
     thick = pose.scale * rng.uniform(0.015, 0.045)
@@ -39,6 +39,7 @@ def draw_glasses(canvas: Canvas, rng: np.random.Generator, sitter: Sitter) -> No
             canvas.line(pose.project(temple), tone, thick)
     bridge = np.array([[-0.36 + width, 0.0, 0.74], [0, -0.03, 0.78], [0.36 - width, 0.0, 0.74]])
     canvas.line(pose.project(bridge), tone, thick)
+    return not dark
 
 
 def draw_fringe(canvas: Canvas, rng: np.random.Generator, sitter: Sitter) -> None:
@@ -70,7 +71,7 @@ def draw_hat(canvas: Canvas, rng: np.random.Generator, sitter: Sitter) -> None:
     edge = pose.project(rim)
     canvas.fill(np.vstack([edge, pose.project(crown)[::-1]]), tone)
     if rng.random() < 0.5:
-        brim = rim * [1.0, 1.0, 1.0] + np.array([0, 0.05, 0.45]) * np.cos(turn / 1.2)[:, None]
+        brim = rim + np.array([0, 0.05, 0.45]) * np.cos(turn / 1.2)[:, None]
         canvas.fill(np.vstack([edge, pose.project(brim)[::-1]]), tone * 0.7)
 
 

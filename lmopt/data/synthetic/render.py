@@ -99,9 +99,9 @@ def _draw_before(
     canvas: Canvas, rng: np.random.Generator, sitter: Sitter, glasses: bool
 ) -> NDArray[np.bool_]:
     """Draws what is in front of the face; returns which landmarks it covers, bool[68]."""
-    if glasses:
-        occluders.draw_glasses(canvas, rng, sitter)
     bare = canvas.pixels.copy()
+    if glasses and occluders.draw_glasses(canvas, rng, sitter):
+        bare = canvas.pixels.copy()
     if not sitter.look.bald and rng.random() < 0.18:
         occluders.draw_fringe(canvas, rng, sitter)
     if rng.random() < 0.06:

@@ -126,6 +126,15 @@ def test_landmarks_behind_the_nose_or_a_thing_are_not_visible():
     assert np.mean(near) > 0.8 and np.mean(far) < np.mean(near) - 0.2
 
 
+def test_dark_glasses_hide_the_eyes_and_clear_ones_do_not():
+    seen = [
+        rendered_face(index).visible[36:48].mean()
+        for index in range(200)
+        if rendered_face(index).labels["glasses"] and abs(rendered_face(index).labels["yaw"]) < 20
+    ]
+    assert min(seen) == 0 and 0.6 < np.mean(np.array(seen) > 0.9) < 1
+
+
 def test_a_lamp_from_the_side_leaves_the_other_side_of_the_nose_in_shadow():
     head = draw_head(np.random.default_rng(3))
     pose = Pose(0, 0, 0, np.eye(3), 0.1)

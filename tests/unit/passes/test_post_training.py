@@ -10,6 +10,7 @@ from lmopt.ir.ops import Conv2D, Dense, Mean, Relu
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import EdgeType
 from lmopt_passes.post_training import INT8, UINT8, PostTraining
+from lmopt_passes.quantize_int8 import QuantizeInt8
 from tests.support.services import DrawnCalibrator
 
 FACES = np.random.default_rng(0).uniform(size=(4, 6, 6, 3)).astype(np.float32)
@@ -39,7 +40,8 @@ def detector(*, activated: bool = False, use_bias: bool = False) -> Graph:
 
 
 def prepared(graph: Graph, scheme: QuantScheme, output: EdgeType = "float32") -> PostTraining:
-    return PostTraining.of(graph, scheme, DrawnCalibrator(), "min-max", 4, "float32", output)
+    options = QuantizeInt8("min-max", 4, "float32", output)
+    return PostTraining.of(graph, scheme, DrawnCalibrator(), options)
 
 
 def answers(graph: Graph) -> np.ndarray:
