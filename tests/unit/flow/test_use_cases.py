@@ -22,6 +22,8 @@ from lmopt.files import require_writable, write_atomically
 from lmopt.flow import events, inspection
 from lmopt.flow.recipe import TrainingRecipe
 from lmopt.flow.sources import as_faces, is_rendered, kind_of_faces
+from lmopt.flow.workbench import GraphScorer
+from lmopt.scoring.protocols import ScoringProtocol
 from lmopt.target.catalog import load_target
 from tests.support.annotated import FIVE_POINTS, row, write_folder
 from tests.support.constant_detector import constant_detector
@@ -73,6 +75,17 @@ def test_a_scheme_with_eyes_is_normalised_by_them(folder: Path) -> None:
     assert score.normaliser == "inter-ocular"
     wanted = 100 * 0.1 * np.ptp(FIVE_POINTS, axis=0).max() * 1.25 / eyes
     assert score.nme_percent == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_shift_of_a_graph_is_its_distance_from_another(folder: Path) -> None:
+    eyed = replace(CONTRACT, scheme=EYES)
+    scorer = GraphScorer(ScoringProtocol(eyed, load_dataset([folder])))
+    right, away = (constant_detector(eyed, truth() + k * SHIFT) for k in (0, 2))
+    eyes = np.linalg.norm(FIVE_POINTS[0] - FIVE_POINTS[1])
+    wanted = 100 * 0.2 * np.ptp(FIVE_POINTS, axis=0).max() * 1.25 / eyes
+    for reference, graph in ((right, away), (away, right)):
+        assert scorer.shift_percent(graph, reference) == pytest.approx(wanted, rel=1e-4)
+        assert scorer.shift_percent(reference, reference) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_a_given_contract_also_serves_a_bare_file_to_compare_with(
