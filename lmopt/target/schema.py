@@ -57,8 +57,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lmopt.errors import InputError
 from lmopt.ir.ops import OPS
 from lmopt.target.profile import (
-    EndType,
     Ends,
+    EndType,
     Engine,
     FormRule,
     Limit,
