@@ -126,11 +126,10 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
 
 def _pipelines(request: OptimizeRequest, target: Target) -> tuple[Pipeline, ...]:
     """Returns the float baseline and what the user or else the target wants tried, each once."""
-    if request.passes:
-        wanted = [Pipeline.parse(text) for text in request.passes]
-    else:
-        wanted = [scaled(Pipeline.parse(text), request.effort) for text in target.pipelines]
     own = not request.passes
+    wanted = [Pipeline.parse(text) for text in request.passes or target.pipelines]
+    if own:
+        wanted = [scaled(pipeline, request.effort) for pipeline in wanted]
     wanted = [storage.ends_of(pipeline, target, request, own=own) for pipeline in wanted]
     if not wanted:
         raise UsageError(

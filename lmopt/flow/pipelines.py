@@ -42,7 +42,7 @@ def with_ends(pipeline: Pipeline, input: EndType | None, output: EndType | None)
     wanted = {key: v for key, v in (("input", input), ("output", output)) if v is not None}
     return Pipeline(
         tuple(
-            replace(item, **wanted) if wanted.keys() <= _options(item) else item  # type: ignore[arg-type]
+            replace(item, **wanted) if wanted.keys() <= _options(item) else item
             for item in pipeline.passes
         )
     )

@@ -75,12 +75,9 @@ def ends_of(
         request: What the user asks for.
         own: Whether the pipeline is the target's; one of the user's keeps the ends it names.
     """
-    preferred = target.ends if own else None
-    return with_ends(
-        pipeline,
-        request.input or (preferred and preferred.input),
-        request.output or (preferred and preferred.output),
-    )
+    if own and target.ends is not None:
+        pipeline = with_ends(pipeline, target.ends.input, target.ends.output)
+    return with_ends(pipeline, request.input, request.output)
 
 
 def make_forms(

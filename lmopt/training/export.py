@@ -17,9 +17,8 @@ from lmopt.ir.graph import Graph, Node
 from lmopt.ir.ops import BatchNorm
 from lmopt.training.backend import tf
 from lmopt.training.lower import LOWERINGS
-from lmopt.training.saved_model import FORMS
+from lmopt.training.saved_model import FORMS, SIGNATURE
 
-SIGNATURE = "serving_default"
 BATCH = 8
 
 

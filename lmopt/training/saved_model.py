@@ -18,6 +18,7 @@ from lmopt.training.weights import require_trainable
 
 FORMS = ("float32", "float16")
 """What the weights are kept and the graph is computed in; inputs and outputs are float32."""
+SIGNATURE = "serving_default"
 TIMEOUT_S = 1800.0
 ENVIRONMENT: Mapping[str, str] = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
