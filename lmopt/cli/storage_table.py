@@ -16,11 +16,15 @@ def show_storage(found: StorageComparison) -> None:
     """Prints which form is chosen, why, and what every form costs."""
     from lmopt.report import storage
 
-    shown = table(
-        *storage.columns(found), title=storage.choice(found), right=storage.columns(found)[1:-1]
-    )
-    for row in found.rows:
-        shown.add_row(*storage.cells(row, found))
+    typer.echo(storage.choice(found))
+    *names, _ = storage.columns(found)
+    shown = table(*names, right=tuple(names[1:]))
+    rows = [storage.cells(row, found) for row in found.rows]
+    for cells in rows:
+        shown.add_row(*cells[:-1])
     console().print(shown)
+    # Rules are sentences: they stand below, whole.
+    for name, *_, reason in rows:
+        typer.echo(f"  {name}: {reason}")
     for line in storage.remarks(found):
         typer.echo(line)

@@ -119,7 +119,7 @@ def measure_all(
     else:
         wanted = target.threads if target.name == HOST else (1, 2)
         threads = tuple(n for n in wanted if n <= host.usable_cores()) or (1,)
-    return harness.compare(files, threads=threads, max_seconds=min(60.0, 3.0 * len(files)))
+    return harness.compare(files, threads=threads, max_seconds=min(60.0, 2.0 * len(files)))
 
 
 class Timing:

@@ -26,9 +26,9 @@ def require_legal(graph: Graph, target: Target) -> None:
     Raises:
         BackendError: The first rule that it breaks, with the node and where the rule is from.
     """
-    for node in graph.nodes:
-        _check_form(node, target)
-        _check_support(node, target)
+    for check in (_check_form, _check_support):
+        for node in graph.nodes:
+            check(node, target)
     for name, limit in target.limits.items():
         for node, what in _FINDERS[name](graph, limit):
             raise BackendError(

@@ -39,7 +39,7 @@ def main() -> None:
 def _written(
     graph: Graph, folder: Path, form: str, feeds: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
-    module = _Network(graph, tf.as_dtype(form))
+    module = Network(graph, tf.as_dtype(form))
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.function})
     answer = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
     (spec,) = answer.structured_input_signature[1]  # TensorFlow may have changed the name
@@ -51,7 +51,7 @@ def _written(
     return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
 
 
-class _Network(tf.Module):  # type: ignore[misc]
+class Network(tf.Module):  # type: ignore[misc]
     """A graph with its weights in one float type, computed in it between float32 ends.
 
     Ops on coordinates and batch norms stay in float32: their small differences vanish in float16.
@@ -72,13 +72,14 @@ class _Network(tf.Module):  # type: ignore[misc]
             tf.TensorSpec(node.results[0].shape, tf.float32, name=node.name)
             for node in graph.inputs
         ]
-        self.function = tf.function(self._run, input_signature=specs)
+        self.function = tf.function(self.run, input_signature=specs)
 
     def _dtype_of(self, node: Node) -> Any:
         precise = node.op.float_only or isinstance(node.op, BatchNorm)
         return tf.float32 if precise else self.dtype
 
-    def _run(self, *feeds: Any) -> dict[str, Any]:
+    def run(self, *feeds: Any) -> dict[str, Any]:
+        """Returns the outputs in float32, by name, for a batch of every input."""
         given = dict(zip((node.name for node in self.graph.inputs), feeds, strict=True))
         values: dict[str, Any] = {}
         for node in self.graph.nodes:
