@@ -140,6 +140,18 @@ def test_a_target_shows_every_number_with_unit_kind_and_source() -> None:
         assert quantity["kind"] in stdout
 
 
+def test_a_target_shows_its_runtime_and_what_may_ship_there() -> None:
+    stdout, _ = run("targets", "velvet-gpu")
+    found = run_json("targets", "velvet-gpu")
+    assert (found["preferred"], found["runtime"]["version"]) == ("float16", "2.4")
+    assert found["runtime"]["source"] in stdout
+    for form, rule in found["forms"].items():
+        assert f"{form:8}  {'' if rule['legal'] else 'not legal: '}{rule['reason']}" in stdout
+    assert found["forms"]["int8"]["legal"] is False
+    limits = run_json("targets", "velvet-apu")["limits"]
+    assert limits["max_rank"]["value"] == 4 and "nnapi" in limits["max_rank"]["source"]
+
+
 def test_data_stats_counts_splits(bench: Bench) -> None:
     found = run_json("data", "stats", bench.faces)
     assert found["faces"] == 16
