@@ -95,7 +95,7 @@ def test_the_trained_candidates_lost_parameters_and_bytes(first_run):
 def test_a_second_run_resumes_every_candidate(first_run, faces):
     before, _, out = first_run
     heard: list[events.Event] = []
-    after = lmopt.optimize(request_for(faces, out), heard.append)
+    after = lmopt.optimize(request_for(faces, out, threads=1), heard.append)
     trained = [event for event in heard if isinstance(event, events.CandidateTrained)]
     assert len(trained) == len(PIPELINES) and all(event.resumed for event in trained)
     assert not any(isinstance(event, events.Training) for event in heard)

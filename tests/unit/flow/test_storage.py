@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +30,9 @@ CONTRACT = Contract(
     *(16, 16, "rgb", (0.0,) * 3, (255.0,) * 3, RULE, "points", "xyxy", "unit", scheme_for(5))
 )
 BOARD = """
-title = "A board without uint8"
+title = "A board whose runtime breaks uint8"
 engine = "cpu"
-storage = ["i8", "f32", "f16"]
+storage = ["u8", "i8", "f32", "f16"]
 supported_ops = ["dense", "mean", "add", "quantize", "dequantize"]
 [runtime]
 name = "Board runtime"
@@ -56,6 +55,7 @@ kind = "guess"
 source = "none"
 [quantities]
 peak_i8 = { value = 100.0, unit = "GMAC/s", kind = "guess", source = "box" }
+peak_u8 = { value = 200.0, unit = "GMAC/s", kind = "guess", source = "box" }
 peak_f32 = { value = 20.0, unit = "GMAC/s", kind = "guess", source = "box" }
 peak_f16 = { value = 20.0, unit = "GMAC/s", kind = "guess", source = "box" }
 conv_share = { value = 0.5, unit = "1", kind = "guess", source = "none" }
@@ -121,17 +121,6 @@ def test_legal_forms_have_files_and_others_reasons(request_: lmopt.OptimizeReque
     json.dumps(found.to_json())
 
 
-def test_ends_that_are_asked_for_win_and_illegal_ones_are_told(
-    request_: lmopt.OptimizeRequest,
-) -> None:
-    found = lmopt.compare_storage(replace(request_, output="int8"))
-    assert found.row("int8").candidate is None
-    assert "%" in found.row("int8").reason
-    assert "i8 at the border, legal are f32, u8 (border, sourced: manual)" in (
-        found.row("int8").reason
-    )
-
-
 def test_whose_ends_a_pipeline_gets() -> None:
     apu = load_target("velvet-apu")
     asked = lmopt.OptimizeRequest("velvet-apu", output="float32")
@@ -158,9 +147,24 @@ def test_compile_gives_the_ends_asked_for(folder: Path) -> None:
 
 
 def test_compile_writes_nothing_that_the_target_forbids(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text(BOARD)
     out = tmp_path / "m.tflite"
-    with pytest.raises(BackendError, match=r"velvet-gpu: %\w+: int8 is not legal: .*gpu\.md"):
-        lmopt.compile(detector(), "quantize-int8", data=folder, target="velvet-gpu", out=out)
+    calls = {
+        "velvet-gpu": r"velvet-gpu: %\w+: int8 is not legal: .*gpu\.md",
+        str(
+            tmp_path / "board.toml"
+        ): r"board: %\w+: i8 at the border, legal are f32, u8 \(border, ",
+    }
+    for target, reason in calls.items():
+        with pytest.raises(BackendError, match=reason):
+            lmopt.compile(
+                detector(),
+                "quantize-int8{faces=2}",
+                data=folder,
+                output="int8",
+                target=target,
+                out=out,
+            )
     assert not out.exists()
 
 
