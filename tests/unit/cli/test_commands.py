@@ -167,7 +167,7 @@ PIPELINES = ("--passes", "fold-batchnorm,to-float16")
 def test_optimize_gives_one_document_and_all_reports_and_resumes(
     bench: Bench, tmp_path: Path
 ) -> None:
-    arguments = ("optimize", bench.detector, "--target", "velvet-cpu", "--data", bench.faces)
+    arguments = ("optimize", bench.detector, "--target", "velvet-gpu", "--data", bench.faces)
     arguments += (*PIPELINES, "--threads", "1", "--out", tmp_path / "run")
     found = run_json(*arguments)
     assert {"target", "detector", "data", "baseline", "front", "candidates"} <= found.keys()
@@ -179,12 +179,16 @@ def test_optimize_gives_one_document_and_all_reports_and_resumes(
     }
     for candidate in found["front"]:
         assert candidate["latency"]["kind"] == "estimated"
-        assert candidate["latency"]["where"] == "velvet-cpu"
+        assert candidate["latency"]["where"] == "velvet-gpu"
         assert candidate["host"]["kind"] == "measured"
         assert Path(candidate["model"]).is_absolute()
         assert Path(candidate["model"]).stat().st_size == candidate["size_bytes"]
         score = run_json("evaluate", candidate["model"], "--data", bench.faces)
         assert score["nme_percent"] == candidate["nme_percent"]
+    forms = {row["form"]: row for row in found["storage"]["forms"]}
+    assert found["storage"]["chosen"] == "float16"
+    assert forms["float16"]["candidate"]["latency"]["kind"] == "estimated"
+    assert [form for form in forms if not forms[form]["legal"]] == ["int8", "uint8"]
     stored = json.loads(Path(found["files"]["json"]).read_text())
     assert stored["baseline"]["digest"] == found["baseline"]["digest"]
     assert (tmp_path / "run" / "front.png").read_bytes().startswith(b"\x89PNG")
@@ -194,7 +198,8 @@ def test_optimize_gives_one_document_and_all_reports_and_resumes(
     stdout, stderr = run(*arguments)
     assert stderr.count("from an earlier run") == 2
     assert "host ms (measured)" in stdout
-    assert "velvet-cpu ms (estimated ±)" in stdout
+    assert "velvet-gpu ms (estimated ±)" in stdout
+    assert "storage for velvet-gpu (TensorFlow Lite GPU delegate (OpenCL) 2.4): float16: " in stdout
     assert re.search(r"^next: ", stdout, re.MULTILINE)
     assert "check: lmopt evaluate" in stdout
 
