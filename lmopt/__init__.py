@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lmopt.flow.optimization import optimize
     from lmopt.flow.request import OptimizeRequest
     from lmopt.flow.sources import load
+    from lmopt.flow.storage import compare_storage
     from lmopt.flow.training import train
     from lmopt.pipeline.manager import Pipeline
 
@@ -32,6 +33,7 @@ __all__ = [
     "OptimizeRequest",
     "Pipeline",
     "__version__",
+    "compare_storage",
     "compile",
     "evaluate",
     "evaluate_protocols",
@@ -45,6 +47,7 @@ __all__ = [
 _HOMES = {
     "OptimizeRequest": "lmopt.flow.request",
     "Pipeline": "lmopt.pipeline.manager",
+    "compare_storage": "lmopt.flow.storage",
     "compile": "lmopt.flow.compilation",
     "evaluate": "lmopt.flow.evaluation",
     "evaluate_protocols": "lmopt.flow.evaluation",

@@ -63,6 +63,14 @@ def require_writable(path: Path) -> None:
         raise InputError("a folder, wanted a file", where=str(path), hint="add a file name to it")
 
 
+def require_new(path: Path) -> None:
+    """Raises InputError unless a folder could be made at `path`, or an empty one is there."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(
+            "there is something already", where=str(path), hint="give a new folder with --out"
+        )
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a folder that becomes `path` when the block ends without an error.
@@ -72,10 +80,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: There is something at `path`, or it cannot be written; nothing is left.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(
-            "there is something already", where=str(path), hint="give a new folder with --out"
-        )
+    require_new(path)
     path = path.absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     _sweep(path)

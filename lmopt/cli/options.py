@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmopt.target.profile import EndType
 
 SourceArgument = Annotated[
     str,
@@ -48,6 +51,24 @@ TeacherOption = Annotated[
         show_default=False,
     ),
 ]
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="float32|uint8|int8",
+        help="What a quantized file takes; default as its pipeline says.",
+        show_default=False,
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="float32|uint8|int8",
+        help="What a quantized file gives, likewise.",
+        show_default=False,
+    ),
+]
 DetectorModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -70,6 +91,15 @@ StrictOption = Annotated[
     bool,
     typer.Option("--strict", help="Refuse what cannot be used instead of leaving it out."),
 ]
+
+
+def end_type(given: str | None, option: str) -> EndType | None:
+    """Returns a checked element type; raises UsageError for any other word."""
+    if given is None or given in ("float32", "uint8", "int8"):
+        return given  # type: ignore[return-value]  # just checked
+    raise UsageError(
+        f"no element type '{given}'", where=option, hint="choose float32, uint8 or int8"
+    )
 
 
 def check_detector(box: str | None, model: Path | None) -> bool:

@@ -46,6 +46,8 @@ class Trained:
         parameters, macs: Of the final graph.
         seconds: Time the pipeline took.
         notes: What passes had to say.
+        saved_models: Absolute path of the folder with SavedModels by form, where the target takes
+            those instead of the .tflite.
     """
 
     pipeline: str
@@ -57,6 +59,7 @@ class Trained:
     macs: int
     seconds: float
     notes: tuple[str, ...] = ()
+    saved_models: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Candidate:
             "parameters": self.trained.parameters,
             "macs": self.trained.macs,
             "model": self.trained.model,
+            "saved_models": self.trained.saved_models,
             "digest": self.trained.digest,
             "seconds": self.trained.seconds,
             "notes": list(self.trained.notes),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmopt.exploration.candidate import Candidate, Failure
+from lmopt.exploration.storage import StorageComparison
 
 REAL_TIME_MS: Mapping[str, float] = {"30 ms": 30.0, "15 ms": 15.0}
 """Frame budgets of the thesis (section 5.3): usable in real time, and comfortably so."""
@@ -37,6 +38,7 @@ class OptimizeResult:
         dominated: Usable candidates off the front.
         failures: Pipelines without a usable file.
         environment: Versions, host, seed, command.
+        storage: What the detector itself costs in each storage form.
     """
 
     target: str
@@ -47,6 +49,7 @@ class OptimizeResult:
     dominated: tuple[Dominated, ...]
     failures: tuple[Failure, ...]
     environment: Mapping[str, Any]
+    storage: StorageComparison | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the document `--json` prints and `front.json` holds."""
@@ -62,6 +65,7 @@ class OptimizeResult:
                 *(d.to_json() for d in self.dominated),
                 *(f.to_json() for f in self.failures),
             ],
+            "storage": None if self.storage is None else self.storage.to_json(),
             "environment": dict(self.environment),
         }
 

@@ -15,7 +15,11 @@ from lmopt.runtime.runner import file_digest
 
 
 class Journal:
-    """Finished candidates by key, kept in `journal.jsonl` of the output folder."""
+    """Finished candidates by key, kept in `journal.jsonl` of the output folder.
+
+    Attributes:
+        cache: Where results of passes are kept beside it.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Reads what is there; a torn last line (a crash while writing) is dropped.
@@ -25,6 +29,7 @@ class Journal:
         """
         self._path = folder / "journal.jsonl"
         self._models = folder / "models"
+        self.cache = folder / "cache"
         try:
             self._models.mkdir(parents=True, exist_ok=True)
             self._path.touch()
@@ -49,6 +54,8 @@ class Journal:
             return None
         path = Path(found.model)
         if not path.is_file() or file_digest(path.read_bytes()) != found.digest:
+            return None
+        if found.saved_models is not None and not Path(found.saved_models).is_dir():
             return None
         return found
 

@@ -1,4 +1,4 @@
-"""The use case `measure`: latency of files on this host, interleaved when two are compared."""
+"""The use case `measure`: latency of files here, interleaved when two are compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmopt.latency.harness import compare
+from lmopt.errors import UsageError
+from lmopt.frontend.savedmodel import is_saved_model
+from lmopt.latency.cuda import compare_saved_models
+from lmopt.latency.harness import Key, compare
 from lmopt.latency.measurement import Measurement, Ratio, ratio
 
 MODEL, AGAINST = "model", "against"
@@ -63,26 +66,29 @@ def measure(
     min_runs: int = 50,
     seed: int = 0,
 ) -> Measured:
-    """Returns measured latencies of a .tflite on this host.
+    """Returns measured latencies of a .tflite on this host, or of a SavedModel on its CUDA device.
 
     Args:
-        model: The file or its bytes.
-        against: Another one, measured in the same interleaved run.
-        threads: CPU thread counts.
+        model: The file or its bytes, or the folder of a SavedModel.
+        against: Another one of the same kind, measured in the same interleaved run.
+        threads: CPU thread counts; a SavedModel is measured once.
         max_seconds: When to stop although an interval is still wide.
-        min_runs: Inferences of each, unless the time is up before.
+        min_runs: Inferences of each .tflite, unless the time is up before.
         seed: Draws the order of visits.
 
     Raises:
+        UsageError: A .tflite against a SavedModel, or CPU threads for SavedModels.
         InputError: A file that cannot be read, or a thread count the machine does not have.
-        BackendError: A file crashes, hangs or is refused by the runtime.
+        BackendError: A file crashes, hangs or is refused by the runtime, or no CUDA device is here.
     """
     files = {MODEL: _file(model)}
     if against is not None:
         files[AGAINST] = _file(against)
-    found = compare(
-        files, threads=tuple(threads), max_seconds=max_seconds, min_runs=min_runs, seed=seed
-    )
+    found = _on_cuda(files, threads, max_seconds, seed)
+    if found is None:
+        found = compare(
+            files, threads=tuple(threads), max_seconds=max_seconds, min_runs=min_runs, seed=seed
+        )
     own = {count: found[MODEL, count] for count in threads}
     other = {count: found[AGAINST, count] for count in threads} if against is not None else {}
     return Measured(
@@ -92,6 +98,25 @@ def measure(
         other,
         {count: ratio(other[count], own[count]) for count in other},
     )
+
+
+def _on_cuda(
+    files: Mapping[str, bytes | Path], threads: Sequence[int], max_seconds: float, seed: int
+) -> dict[Key, Measurement] | None:
+    """Returns measurements of SavedModels, or None when there are none among the files."""
+    folders = {k: f for k, f in files.items() if isinstance(f, Path) and is_saved_model(f)}
+    if not folders:
+        return None
+    if len(folders) < len(files):
+        raise UsageError(
+            "a SavedModel runs on CUDA and a .tflite on this CPU: that is no comparison",
+            where="--against",
+            hint="give two of one kind",
+        )
+    if tuple(threads) != (1,):
+        raise UsageError("CPU threads do not apply to a SavedModel", where="--threads")
+    found = compare_saved_models(folders, max_seconds=max_seconds, seed=seed)
+    return {(label, 1): measurement for label, measurement in found.items()}
 
 
 def _file(model: str | Path | bytes) -> bytes | Path:

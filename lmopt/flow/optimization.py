@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lmopt.cost.estimate import estimate
 from lmopt.data.dataset import SPLITS
-from lmopt.detector.detector import Detector
 from lmopt.errors import BackendError, PassError, SearchError, UsageError
-from lmopt.exploration.candidate import Candidate, Failure, Latency, Trained
+from lmopt.exploration.candidate import Candidate, Failure, Trained
 from lmopt.exploration.front import Front
 from lmopt.exploration.result import Dominated, OptimizeResult
-from lmopt.flow import events
+from lmopt.flow import events, storage
+from lmopt.flow.candidates import Timing, default_folder, is_measured, measure_all, obtain
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
-from lmopt.flow.journal import Journal, key_of
+from lmopt.flow.journal import Journal
+from lmopt.flow.pipelines import BASELINE, scaled
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.sources import as_teacher, kind_of_faces, load, load_faces
 from lmopt.flow.workbench import Workbench
-from lmopt.frontend.tflite import read
-from lmopt.latency import harness, host
-from lmopt.latency.measurement import Measurement, ratio
-from lmopt.pipeline.base import Need, Pass
-from lmopt.pipeline.cache import code_digest
+from lmopt.latency import host
 from lmopt.pipeline.manager import Pipeline
-from lmopt.runtime.runner import file_digest
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
-
-BASELINE = "fold-batchnorm"
-HOST = "host"
 
 
 def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeResult:
@@ -71,7 +60,7 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         target,
         seed=request.seed,
         teacher=as_teacher(request.teacher),
-        cache=out / "cache",
+        cache=journal.cache,
         listen=listen,
     ) as bench:
         for pipeline in pipelines:
@@ -81,10 +70,12 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         if baseline is None:
             reason = next(f.reason for f in failures if f.pipeline == BASELINE)
             raise BackendError(f"the float baseline failed: {reason}", where=detector.name)
+        forms = storage.make_forms(bench, journal, target, request, listen)
         bench.rest()
         listen(events.Activity("measuring every file on this host, interleaved"))
-        measured = _measure({BASELINE: baseline, **made}, target, request)
-        timing = _Timing(target, request, measured, baseline)
+        files = (baseline, *made.values(), *(form.made for form in forms if form.made))
+        measured = measure_all(files, target, request)
+        timing = Timing(target, request, measured, baseline)
         base = timing.candidate(baseline)
         candidates = [base]
         for trained in made.values():
@@ -125,40 +116,21 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
             **environment(),
             "host": str(host.describe()),
             "seed": request.seed,
-            "measured_target": _is_measured(target, request),
+            "measured_target": is_measured(target, request),
             "busy": any(m.busy for m in measured.values()),
             "out": str(out.resolve()),
         },
+        storage=storage.comparison(target, forms, timing, base),
     )
-
-
-def default_folder(detector: Detector, target: Target) -> Path:
-    """Returns where a run keeps its files when the user names no folder."""
-    return (
-        Path("out")
-        / f"{Path(detector.name).stem if '/' in detector.name else detector.name}-{target.name}"
-    )
-
-
-def scaled(pipeline: Pipeline, effort: float) -> Pipeline:
-    """Returns the pipeline with the epochs of every training pass multiplied by `effort`."""
-    return Pipeline(tuple(_scaled(item, effort) for item in pipeline.passes))
-
-
-def _scaled(item: Pass, effort: float) -> Pass:
-    options = {field.name for field in dataclasses.fields(item)}
-    if "epochs" not in options or Need.TRAINER not in item.required():
-        return item
-    changes: dict[str, Any] = {"epochs": getattr(item, "epochs") * effort}  # noqa: B009 - an option
-    return replace(item, **changes)
 
 
 def _pipelines(request: OptimizeRequest, target: Target) -> tuple[Pipeline, ...]:
     """Returns the float baseline and what the user or else the target wants tried, each once."""
-    if request.passes:
-        wanted = [Pipeline.parse(text) for text in request.passes]
-    else:
-        wanted = [scaled(Pipeline.parse(text), request.effort) for text in target.pipelines]
+    own = not request.passes
+    wanted = [Pipeline.parse(text) for text in request.passes or target.pipelines]
+    if own:
+        wanted = [scaled(pipeline, request.effort) for pipeline in wanted]
+    wanted = [storage.ends_of(pipeline, target, request, own=own) for pipeline in wanted]
     if not wanted:
         raise UsageError(
             f"target '{target.name}' names no pipelines", hint="give some with --passes"
@@ -186,109 +158,14 @@ def _make_all(
             listen(events.CandidateFailed(failures[-1]))
             continue
         listen(events.CandidateStarted(position, len(pipelines), text))
-        key = _key(bench, pipeline, request.seed)
-        found = journal.find(key)
-        if found is not None:
-            made[text] = found
-            listen(events.CandidateTrained(found, resumed=True))
-            continue
         try:
-            made[text] = _make(bench, journal, pipeline)
+            made[text], resumed = obtain(bench, journal, pipeline)
         except (PassError, BackendError) as error:
             failures.append(Failure(text, "failed", str(error)))
             listen(events.CandidateFailed(failures[-1]))
             continue
-        journal.record(key, made[text])
-        listen(events.CandidateTrained(made[text], resumed=False))
+        listen(events.CandidateTrained(made[text], resumed))
     return made, failures
-
-
-def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
-    start = time.monotonic()
-    result = bench.run(pipeline)
-    data = bench.file(result.graph)
-    score = bench.score(data, "validation")
-    path = journal.write_model(data)
-    return Trained(
-        pipeline=str(pipeline),
-        digest=file_digest(data),
-        model=str(path),
-        size_bytes=len(data),
-        val_nme_percent=score.nme_percent,
-        parameters=result.graph.parameters,
-        macs=result.graph.macs,
-        seconds=time.monotonic() - start,
-        notes=result.notes,
-    )
-
-
-def _key(bench: Workbench, pipeline: Pipeline, seed: int) -> str:
-    detector, faces, teacher = bench.detector, bench.faces, bench.teacher
-    return key_of(
-        {
-            "graph": detector.graph.digest(),
-            "contract": repr(detector.contract),
-            "pipeline": str(pipeline),
-            "data": "" if faces is None else faces.digest,
-            "seed": str(seed),
-            "code": code_digest(pipeline.passes),
-            **({} if teacher is None else {"teacher": teacher.graph.digest()}),
-        }
-    )
-
-
-def _is_measured(target: Target, request: OptimizeRequest) -> bool:
-    return target.name == HOST or request.device == "host"
-
-
-def _measure(
-    made: Mapping[str, Trained], target: Target, request: OptimizeRequest
-) -> dict[harness.Key, Measurement]:
-    """Returns measurements by file digest and thread count; equal files are measured once."""
-    files = {trained.digest: Path(trained.model) for trained in made.values()}
-    if request.threads is not None:
-        threads: tuple[int, ...] = (request.threads,)
-    else:
-        wanted = target.threads if target.name == HOST else (1, 2)
-        threads = tuple(n for n in wanted if n <= host.usable_cores()) or (1,)
-    return harness.compare(files, threads=threads, max_seconds=min(60.0, 3.0 * len(files)))
-
-
-class _Timing:
-    """Puts latencies on trained candidates: measured on this host, estimated for the target."""
-
-    def __init__(
-        self,
-        target: Target,
-        request: OptimizeRequest,
-        measured: Mapping[harness.Key, Measurement],
-        baseline: Trained,
-    ) -> None:
-        self._target = target
-        self._request = request
-        self._measured = measured
-        self._baseline = harness.best(measured, baseline.digest)
-
-    def candidate(self, trained: Trained) -> Candidate:
-        """Returns the candidate; raises BackendError when the target cannot run it at all."""
-        best = harness.best(self._measured, trained.digest)
-        gain = ratio(self._baseline, best)
-        speedup = (gain.value, gain.low, gain.high)
-        low, high = best.interval
-        here = Latency(best.p50, "measured", best.where, low, high, best.threads)
-        if _is_measured(self._target, self._request):
-            return Candidate(trained, here, here, speedup)
-        graph, _ = read(Path(trained.model).read_bytes(), trained.model)
-        guess = estimate(graph, self._target, threads=self._request.threads)
-        there = Latency(
-            guess.latency_ms,
-            "estimated",
-            self._target.name,
-            max(0.0, guess.latency_ms - guess.error_ms),
-            guess.latency_ms + guess.error_ms,
-            guess.threads,
-        )
-        return Candidate(trained, there, here, speedup)
 
 
 def _constrain(

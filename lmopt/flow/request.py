@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmopt.errors import UsageError
+from lmopt.target.profile import EndType
 
 DEFAULT_DETECTOR = "pfld-0.25"
 Device = Literal["auto", "host"]
@@ -31,6 +32,9 @@ class OptimizeRequest:
         threads: CPU threads to measure with; None tries those the target names.
         effort: Factor on the epochs of the target's own pipelines.
         seed: Of everything random.
+        input: Element type that quantized files take; None leaves it to the pipelines, or for the
+            target's own ones to what the target prefers.
+        output: Element type that they give, likewise.
         out: Folder for files, journal and reports; None means out/<detector>-<target>.
     """
 
@@ -47,6 +51,8 @@ class OptimizeRequest:
     threads: int | None = None
     effort: float = 1.0
     seed: int = 0
+    input: EndType | None = None
+    output: EndType | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from lmopt.detector.document import CONTRACT_KEY, contract_from_json, load_contr
 from lmopt.errors import InputError
 from lmopt.flow.events import Activity, Listener, Noted, ignore
 from lmopt.flow.folding import folded
-from lmopt.frontend.savedmodel import convert, is_saved_model
+from lmopt.frontend.savedmodel import CONTRACT_FILE, convert, is_saved_model
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 RENDERED = {"train": 3000, "validation": 300, "test": 300}
@@ -204,6 +204,8 @@ def _from_file(path: Path) -> Detector:
 
         graph, found = tflite.read(convert(path) if saved else read_bytes(path), str(path))
         text = found.get(CONTRACT_KEY)
+        if saved and (path / CONTRACT_FILE).is_file():
+            text = (path / CONTRACT_FILE).read_text(encoding="utf-8")
         return Detector(
             str(path), graph, None if text is None else contract_from_json(text, str(path))
         )

@@ -89,7 +89,7 @@ class Workbench:
         self.faces = faces
         self.target = target
         self.teacher = teacher
-        self._seed = seed
+        self.seed = seed
         self._cache = None if cache is None else PipelineCache(cache)
         self._listen = listen
         self._threads = threads
@@ -141,7 +141,7 @@ class Workbench:
             services[Need.COST] = TargetCost(self.target)
         teacher = self.teacher
         return PassContext(
-            seed=self._seed,
+            seed=self.seed,
             target=self.target,
             contract=contract,
             services=services,

@@ -11,6 +11,8 @@ from pathlib import Path
 from lmopt.errors import BackendError, InputError
 
 MARK = "saved_model.pb"
+CONTRACT_FILE = Path("assets.extra", "lmopt_contract.json")
+"""Where a SavedModel that lmopt writes says what it eats and gives."""
 TIMEOUT_S = 900.0
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
 _TAIL = 1500

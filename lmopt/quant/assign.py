@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,9 @@ from lmopt.ir.ops import (
 from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.grid import activation_grid, asymmetric_kernel, integer_bias, symmetric_kernel
+from lmopt.target.profile import EndType
 
-EdgeType = Literal["float32", "uint8", "int8"]
+EdgeType = EndType
 _EDGE: Mapping[EdgeType, DType] = {"float32": DType.F32, "uint8": DType.U8, "int8": DType.I8}
 
 FIXED_RANGES: Mapping[str, ValueRange] = {

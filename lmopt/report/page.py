@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from lmopt.exploration.result import OptimizeResult
-from lmopt.report import summary
+from lmopt.report import storage, summary
 from lmopt.report.overlay import Strip
 
 
@@ -42,6 +42,14 @@ def page(result: OptimizeResult, plot: bytes, strips: Sequence[Strip]) -> str:
             }
             for row in summary.rows(result)
         ],
+        storage=None
+        if result.storage is None
+        else {
+            "choice": storage.choice(result.storage),
+            "columns": storage.columns(result.storage),
+            "rows": [storage.cells(row, result.storage) for row in result.storage.rows],
+            "remarks": storage.remarks(result.storage),
+        },
         strips=[
             {"title": strip.title, "pictures": [_base64(picture) for picture in strip.pictures]}
             for strip in strips

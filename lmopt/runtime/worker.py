@@ -114,8 +114,11 @@ class Session:
 
 
 def _named(details: list[dict[str, Any]], names: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    by_index = {index: name for name, index in names.items()}
-    return {by_index.get(d["index"], str(d["name"])): d for d in details}
+    """Returns details by the signature's names, of which a tensor may have several."""
+    by_index: dict[int, list[str]] = {}
+    for name, index in names.items():
+        by_index.setdefault(index, []).append(name)
+    return {name: d for d in details for name in by_index.get(d["index"], [str(d["name"])])}
 
 
 def _describe(name: str, details: Mapping[str, Any]) -> dict[str, Any]:

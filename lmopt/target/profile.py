@@ -6,8 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lmopt.errors import InputError
+
 NumberKind = Literal["sourced", "derived", "inferred", "fitted", "guess"]
 Engine = Literal["cpu", "gpu", "npu", "cuda"]
+StorageForm = Literal["float32", "float16", "int8", "uint8"]
+"""Forms a detector ships in: int8 has kernels per channel, uint8 per tensor."""
+EndType = Literal["float32", "uint8", "int8"]
+ModelFormat = Literal["tflite", "savedmodel"]
+
+FORMS: Mapping[StorageForm, str] = {
+    "float32": "f32",
+    "float16": "f16",
+    "int8": "i8",
+    "uint8": "u8",
+}
+"""Every form, and the storage type it keeps its weights in."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +30,71 @@ class Quantity:
 
     value: float
     unit: str
+    kind: NumberKind
+    source: str
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs the file on the device, in the version that the app or the system ships.
+
+    Attributes:
+        name: As its makers call it.
+        version: Decides which forms are legal.
+        format: What it loads.
+        kind, source: How that is known, and where from.
+    """
+
+    name: str
+    version: str
+    format: ModelFormat
+    kind: NumberKind
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@dataclass(frozen=True)
+class FormRule:
+    """Whether an app may ship a form to the runtime, and what speaks for or against it."""
+
+    legal: bool
+    reason: str
+    kind: NumberKind
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.kind}: {self.source})"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound that the runtime sets to graphs; see `lmopt.target.schema.LIMITS`.
+
+    Attributes:
+        number: Of limits that are one; else 0.
+        storages: Of limits that list storage types; else none.
+        kind, source: How it is known, and where from.
+    """
+
+    number: float
+    storages: tuple[str, ...]
+    kind: NumberKind
+    source: str
+
+    @property
+    def value(self) -> float | tuple[str, ...]:
+        """Returns the number or the list, whichever it is."""
+        return self.storages or self.number
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Element types that a quantized file had best take and give on a device."""
+
+    input: EndType
+    output: EndType
     kind: NumberKind
     source: str
 
@@ -35,6 +114,10 @@ class Target:
         threads: Thread counts worth trying.
         fallback: Target that runs what the engine refuses, or None.
         notes: What a user should know.
+        runtime: What loads the file there; None where the profile does not say.
+        forms: What is to be said about every form the profile names.
+        limits: Bounds on graphs, by name.
+        ends: Preferred inputs and outputs of quantized files, or None.
     """
 
     name: str
@@ -47,3 +130,35 @@ class Target:
     threads: tuple[int, ...] = (1,)
     fallback: str | None = None
     notes: tuple[str, ...] = ()
+    runtime: Runtime | None = None
+    forms: Mapping[StorageForm, FormRule] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    ends: Ends | None = None
+
+    def rule(self, form: StorageForm) -> FormRule:
+        """Returns what holds for a form; a profile that does not name it decides by its storage."""
+        if form in self.forms:
+            return self.forms[form]
+        legal = FORMS[form] in self.storage or (
+            form in ("float32", "float16") and not {"f32", "f16"}.isdisjoint(self.storage)
+        )
+        told = "lists" if legal else "does not list"
+        return FormRule(
+            legal, f"`storage` of {self.name} {told} {FORMS[form]}", "inferred", "the profile"
+        )
+
+    @property
+    def preferred(self) -> StorageForm:
+        """Returns the legal form that the engine runs fastest.
+
+        Raises:
+            InputError: No form is legal.
+        """
+        for storage in self.storage:
+            for form, stored in FORMS.items():
+                if stored == storage and self.rule(form).legal:
+                    return form
+        raise InputError(
+            f"no storage form is legal on '{self.name}'",
+            hint=f"`storage` must name one of {', '.join(FORMS.values())} whose form is legal",
+        )

@@ -16,6 +16,32 @@ A target file holds::
     unit = "GMAC/s"
     kind = "derived"                # sourced, derived, inferred, fitted or guess
     source = "..."
+
+    [runtime]                       # what the app or the system ships there
+    name = "NNAPI"
+    version = "1.2 (Android 10)"
+    format = "tflite"               # or savedmodel
+    kind = "sourced"
+    source = "..."
+
+    [forms.int8]                    # float32, float16, int8 (per channel), uint8 (per tensor)
+    legal = false                   # leave out for true
+    reason = "..."
+    kind = "sourced"
+    source = "..."
+
+    [limits.max_rank]               # see LIMITS; checked before a file is written
+    value = 4
+    kind = "sourced"
+    source = "..."
+
+    [ends]                          # what quantized files had best take and give
+    input = "uint8"
+    output = "float32"
+    kind = "sourced"
+    source = "..."
+
+`storage` also orders the forms: the first legal one is what `lmopt optimize` aims at.
 """
 
 from __future__ import annotations
@@ -24,13 +50,25 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmopt.errors import InputError
 from lmopt.ir.ops import OPS
-from lmopt.target.profile import Engine, NumberKind, Quantity, Target
+from lmopt.target.profile import (
+    Ends,
+    EndType,
+    Engine,
+    FormRule,
+    Limit,
+    ModelFormat,
+    NumberKind,
+    Quantity,
+    Runtime,
+    StorageForm,
+    Target,
+)
 
 UNITS: Mapping[str, str] = {
     "peak_f32": "GMAC/s",
@@ -50,6 +88,23 @@ UNITS: Mapping[str, str] = {
     "error": "1",
 }
 """Every quantity a target may give, and its unit."""
+
+STORAGES = ("f32", "f16", "i8", "u8", "i16")
+
+LIMITS: Mapping[str, type] = {
+    "max_rank": float,
+    "max_step_ratio": float,
+    "per_channel": tuple,
+    "border": tuple,
+}
+"""Every limit a target may set, and whether it is a number or a list of storage types.
+
+max_rank: Dimensions of a tensor, the batch included.
+max_step_ratio: A kernel's input scale times its largest kernel scale, over its result's scale, lies
+    below this.
+per_channel: Storage types whose kernels may have a scale per output channel.
+border: Element types of inputs and outputs.
+"""
 
 REQUIRED = (
     "bandwidth",
@@ -72,6 +127,31 @@ class _Quantity(_Strict):
     source: str = Field(min_length=1)
 
 
+class _Stated(_Strict):
+    kind: NumberKind
+    source: str = Field(min_length=1)
+
+
+class _Runtime(_Stated):
+    name: str = Field(min_length=1)
+    version: str = Field(min_length=1)
+    format: ModelFormat = "tflite"
+
+
+class _Form(_Stated):
+    legal: bool = True
+    reason: str = Field(min_length=1)
+
+
+class _Limit(_Stated):
+    value: float | Annotated[list[str], Field(min_length=1)]
+
+
+class _Ends(_Stated):
+    input: EndType
+    output: EndType
+
+
 class _TargetFile(_Strict):
     title: str = Field(min_length=1)
     engine: Engine
@@ -82,6 +162,19 @@ class _TargetFile(_Strict):
     pipelines: list[str] = []
     notes: list[str] = []
     quantities: dict[str, _Quantity] = {}
+    runtime: _Runtime | None = None
+    forms: dict[StorageForm, _Form] = {}
+    limits: dict[str, _Limit] = {}
+    ends: _Ends | None = None
+
+
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "quantities": _Quantity,
+    "runtime": _Runtime,
+    "forms": _Form,
+    "limits": _Limit,
+    "ends": _Ends,
+}
 
 
 def read_target(text: str, name: str, where: str) -> Target:
@@ -106,7 +199,7 @@ def read_target(text: str, name: str, where: str) -> Target:
     for op in file.supported_ops:
         _known(op, OPS, "op kind", f"{where}: supported_ops")
     for storage in file.storage:
-        _known(storage, ("f32", "f16", "i8", "u8", "i16"), "storage type", f"{where}: storage")
+        _known(storage, STORAGES, "storage type", f"{where}: storage")
     for key, quantity in file.quantities.items():
         _known(key, UNITS, "quantity", f"{where}: quantities")
         if quantity.unit != UNITS[key]:
@@ -114,6 +207,8 @@ def read_target(text: str, name: str, where: str) -> Target:
                 f"unit '{quantity.unit}', wanted '{UNITS[key]}'",
                 where=f"{where}: quantities.{key}.unit",
             )
+    for key, limit in file.limits.items():
+        _check_limit(key, limit, f"{where}: limits")
     if file.engine != "cpu" or name != "host":
         _check_complete(file, where)
     return Target(
@@ -129,6 +224,10 @@ def read_target(text: str, name: str, where: str) -> Target:
         threads=tuple(file.threads),
         fallback=file.fallback,
         notes=tuple(file.notes),
+        runtime=None if file.runtime is None else Runtime(**file.runtime.model_dump()),
+        forms={form: FormRule(**rule.model_dump()) for form, rule in file.forms.items()},
+        limits={key: _read_limit(limit) for key, limit in file.limits.items()},
+        ends=None if file.ends is None else Ends(**file.ends.model_dump()),
     )
 
 
@@ -156,6 +255,22 @@ def _check_complete(file: _TargetFile, where: str) -> None:
         )
 
 
+def _check_limit(key: str, limit: _Limit, where: str) -> None:
+    _known(key, LIMITS, "limit", where)
+    listed = isinstance(limit.value, list)
+    if listed != (LIMITS[key] is tuple):
+        wanted = "a list of storage types" if LIMITS[key] is tuple else "a number"
+        raise InputError(f"got {limit.value!r}, wanted {wanted}", where=f"{where}.{key}.value")
+    for storage in limit.value if isinstance(limit.value, list) else ():
+        _known(storage, STORAGES, "storage type", f"{where}.{key}.value")
+
+
+def _read_limit(limit: _Limit) -> Limit:
+    if isinstance(limit.value, list):
+        return Limit(0.0, tuple(limit.value), limit.kind, limit.source)
+    return Limit(limit.value, (), limit.kind, limit.source)
+
+
 def _known(got: str, known: Any, what: str, where: str) -> None:
     if got in known:
         return
@@ -170,7 +285,7 @@ def _explain(error: ValidationError, where: str) -> InputError:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         parent = first["loc"][0] if len(first["loc"]) > 1 else None
-        known = _Quantity.model_fields if parent == "quantities" else _TargetFile.model_fields
+        known = _TABLES.get(str(parent), _TargetFile).model_fields
         near = difflib.get_close_matches(str(first["loc"][-1]), list(known), n=1)
         return InputError(
             f"unknown key '{first['loc'][-1]}'",

@@ -95,7 +95,7 @@ def test_the_trained_candidates_lost_parameters_and_bytes(first_run):
 def test_a_second_run_resumes_every_candidate(first_run, faces):
     before, _, out = first_run
     heard: list[events.Event] = []
-    after = lmopt.optimize(request_for(faces, out), heard.append)
+    after = lmopt.optimize(request_for(faces, out, threads=1), heard.append)
     trained = [event for event in heard if isinstance(event, events.CandidateTrained)]
     assert len(trained) == len(PIPELINES) and all(event.resumed for event in trained)
     assert not any(isinstance(event, events.Training) for event in heard)
@@ -103,10 +103,21 @@ def test_a_second_run_resumes_every_candidate(first_run, faces):
     assert {c.trained.digest for c in after.front} == digests
 
 
+def test_the_storage_of_the_target_comes_with_rule_and_cost(first_run):
+    result, _, _ = first_run
+    found = result.storage
+    assert found.chosen == "uint8" and "MediaTek" in found.row("uint8").rule.source
+    assert {row.form for row in found.rows} == {"uint8", "int8", "float16", "float32"}
+    for row in found.rows:
+        assert row.candidate.latency.kind == "estimated" and row.candidate.host.kind == "measured"
+    assert found.row("float32").candidate.trained.digest == result.baseline.trained.digest
+    assert found.time_ratio(found.row("float32")) > 1.0
+
+
 def test_limits_nobody_meets_end_in_a_search_error(first_run, faces):
     _, _, out = first_run
     with pytest.raises(SearchError, match="none of 4 candidates"):
-        lmopt.optimize(request_for(faces, out, max_latency_ms=1e-3))
+        lmopt.optimize(request_for(faces, out, max_latency_ms=1e-3, threads=1))
 
 
 def test_the_command_prints_one_json_document(first_run, faces):

@@ -10,10 +10,13 @@ import typer
 from lmopt.cli.options import (
     ContractOption,
     DataOption,
+    InputOption,
     JsonOption,
+    OutputOption,
     SeedOption,
     SourceArgument,
     TeacherOption,
+    end_type,
 )
 from lmopt.cli.terminal import ProgressView, note, print_json
 
@@ -35,15 +38,27 @@ def compile(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE.tflite", help="Where to write.", show_default=False),
+        typer.Option(
+            "--out",
+            metavar="FILE.tflite",
+            help="Where to write; a new folder for targets that take SavedModels.",
+            show_default=False,
+        ),
     ],
     data: DataOption = None,
     contract: ContractOption = None,
     teacher: TeacherOption = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", help="For passes that ask for estimates.", show_default=False),
+        typer.Option(
+            "--target",
+            metavar="T",
+            help="Whose rules the file must keep; desktop-cuda makes SavedModels.",
+            show_default=False,
+        ),
     ] = None,
+    input: InputOption = None,
+    output: OutputOption = None,
     seed: SeedOption = 0,
     verify_each: Annotated[
         bool, typer.Option("--verify-each", help="Check what every pass promises to preserve.")
@@ -63,7 +78,7 @@ def compile(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compile a detector with one pipeline into a .tflite."""
+    """Compile a detector with one pipeline into a .tflite, or into SavedModels for CUDA."""
     import lmopt
 
     pipeline = lmopt.Pipeline.parse(passes)
@@ -77,6 +92,8 @@ def compile(
             teacher=teacher,
             out=out,
             target=target,
+            input=end_type(input, "--input"),
+            output=end_type(output, "--output"),
             seed=seed,
             verify_each=verify_each,
             cache=cache,
@@ -91,8 +108,11 @@ def compile(
         f"{made.path}: {human_bytes(len(made.data))}, {made.graph.parameters:,} parameters, "
         f"{made.graph.macs / 1e6:.1f} M MACs"
     )
+    for saved in made.saved_models:
+        typer.echo(f"{saved.path}: {saved}")
+    model = made.saved_models[0].path if made.saved_models else made.path
     faces = "".join(f" --data {path}" for path in data or [])
-    note(f"next: lmopt evaluate {made.path}{faces}; lmopt measure {made.path}")
+    note(f"next: lmopt evaluate {model}{faces}; lmopt measure {model}")
 
 
 def _known_passes(names: list[str], pipeline: Pipeline) -> frozenset[str]:

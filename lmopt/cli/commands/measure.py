@@ -1,4 +1,4 @@
-"""`lmopt measure`: latency on this host."""
+"""`lmopt measure`: latency on this host, or on its CUDA device."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from lmopt.cli.terminal import console, note, print_json, table
 
 
 def measure(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A .tflite; SavedModel folders are measured on CUDA.",
+            show_default=False,
+        ),
+    ],
     against: Annotated[
         Path | None,
         typer.Option(
             "--against",
             metavar="FILE",
-            help="Another .tflite, measured interleaved with the first.",
+            help="Another one, measured interleaved with the first.",
             show_default=False,
         ),
     ] = None,
@@ -30,7 +37,7 @@ def measure(
     ] = 20.0,
     json: JsonOption = False,
 ) -> None:
-    """Measure the latency of a .tflite on this host."""
+    """Measure the latency of a .tflite on this host, or of a SavedModel on its CUDA device."""
     import lmopt
 
     counts = _counts(threads)

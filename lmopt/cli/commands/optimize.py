@@ -11,10 +11,14 @@ import typer
 from lmopt.cli.options import (
     ContractOption,
     DataOption,
+    InputOption,
     JsonOption,
+    OutputOption,
     SeedOption,
     TeacherOption,
+    end_type,
 )
+from lmopt.cli.storage_table import show_storage
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 
 if TYPE_CHECKING:
@@ -72,6 +76,8 @@ def optimize(
     effort: Annotated[
         float, typer.Option("--effort", help="Factor on the epochs of the target's pipelines.")
     ] = 1.0,
+    input: InputOption = None,
+    output: OutputOption = None,
     seed: SeedOption = 0,
     out: Annotated[
         Path | None,
@@ -99,6 +105,8 @@ def optimize(
         threads=threads,
         effort=effort,
         seed=seed,
+        input=end_type(input, "--input"),
+        output=end_type(output, "--output"),
         out=out,
     )
     with ProgressView() as view:
@@ -147,6 +155,8 @@ def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) ->
     out.print(shown)
     for row in rows if not beside else ():
         typer.echo(f"{row['']}: {row['pipeline']}")
+    if result.storage is not None:
+        show_storage(result.storage)
     if result.dominated or result.failures:
         typer.echo("not on the front:")
     for dominated in result.dominated:
@@ -159,7 +169,7 @@ def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) ->
     if result.environment.get("busy"):
         note("note: other work kept this machine busy meanwhile; latencies may be high")
     typer.echo(f"next: {summary.recommendation(result)}")
-    typer.echo(f"  {pick.trained.model}")
+    typer.echo(f"  {pick.trained.saved_models or pick.trained.model}")
     faces = "".join(f" --data {path}" for path in request.data)
     typer.echo(f"  check: lmopt evaluate {pick.trained.model}{faces}")
     if pick.trained.digest != base.trained.digest:

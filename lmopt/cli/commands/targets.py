@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,12 +41,25 @@ def targets(
 
 
 def _show(target: Target, json: bool) -> None:
+    from lmopt.target.profile import FORMS
+
     if json:
         print_json(_document(target))
         return
     typer.echo(f"{target.name}: {target.title}")
     typer.echo(f"  engine    {target.engine}")
     typer.echo(f"  storage   {', '.join(target.storage)} (fastest first)")
+    if target.runtime is not None:
+        runtime = target.runtime
+        typer.echo(f"  runtime   {runtime}, takes {runtime.format} ({runtime.source})")
+    for form in FORMS:
+        rule = target.rule(form)
+        typer.echo(f"    {form:8}  {'' if rule.legal else 'not legal: '}{rule}")
+    if target.ends is not None:
+        ends = target.ends
+        typer.echo(f"  ends      {ends.input} in, {ends.output} out ({ends.kind}: {ends.source})")
+    for key, limit in target.limits.items():
+        typer.echo(f"  limit     {key} {_value(limit.value)} ({limit.kind}: {limit.source})")
     typer.echo(f"  threads   {', '.join(map(str, target.threads))}")
     typer.echo(f"  fallback  {target.fallback or 'none: what the engine refuses is an error'}")
     typer.echo(f"  ops       {', '.join(sorted(target.supported_ops))}")
@@ -65,7 +79,13 @@ def _show(target: Target, json: bool) -> None:
     console().print(shown)
 
 
+def _value(value: float | tuple[str, ...]) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else f"{value:g}"
+
+
 def _document(target: Target) -> dict[str, Any]:
+    from lmopt.target.profile import FORMS
+
     return {
         "name": target.name,
         "title": target.title,
@@ -76,6 +96,14 @@ def _document(target: Target) -> dict[str, Any]:
         "supported_ops": sorted(target.supported_ops),
         "pipelines": list(target.pipelines),
         "notes": list(target.notes),
+        "runtime": None if target.runtime is None else asdict(target.runtime),
+        "preferred": target.preferred,
+        "forms": {form: asdict(target.rule(form)) for form in FORMS},
+        "limits": {
+            key: {"value": limit.value, "kind": limit.kind, "source": limit.source}
+            for key, limit in target.limits.items()
+        },
+        "ends": None if target.ends is None else asdict(target.ends),
         "quantities": {
             key: {"value": q.value, "unit": q.unit, "kind": q.kind, "source": q.source}
             for key, q in target.quantities.items()

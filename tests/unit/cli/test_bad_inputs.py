@@ -170,12 +170,46 @@ def _optimize_below_a_file(bench: Bench, tmp: Path) -> list[object]:
     return [*arguments, "--out", tmp / "file" / "run"]
 
 
+def _board(tmp: Path) -> Path:
+    """A target whose engine runs uint8 and nothing else."""
+    quantities = {"bandwidth": "GB/s", "kernel_overhead": "us", "invoke_overhead": "us"}
+    quantities |= dict.fromkeys(("conv_share", "depthwise_share", "error"), "1")
+    numbers = "\n".join(
+        f'{key} = {{ value = 1.0, unit = "{unit}", kind = "guess", source = "none" }}'
+        for key, unit in {**quantities, "peak_u8": "GMAC/s"}.items()
+    )
+    head = 'title = "b"\nengine = "npu"\nstorage = ["u8"]\nsupported_ops = ["conv2d"]'
+    (tmp / "board.toml").write_text(f"{head}\n[quantities]\n{numbers}\n")
+    return tmp / "board.toml"
+
+
 CASES = {
     "unknown pass": Case(
         lambda b, t: _compile(b, t, "fold-batchnorm,quantise-uint8"),
         USAGE,
         ("pipeline:1:16", "unknown pass 'quantise-uint8'"),
         "did you mean 'quantize-uint8'?",
+    ),
+    "unknown end": Case(
+        lambda b, t: [*_compile(b, t, "fold-batchnorm,quantize-int8"), "--input", "float16"],
+        USAGE,
+        ("--input", "no element type 'float16'"),
+        "choose float32, uint8 or int8",
+    ),
+    "ends of a float file": Case(
+        lambda b, t: [*_compile(b, t), "--output", "uint8"],
+        USAGE,
+        ("--output", "no pass of 'fold-batchnorm' makes integer ends"),
+        "end the pipeline in quantize-int8",
+    ),
+    "a form the target refuses": Case(
+        lambda b, t: [
+            *_compile(b, t, "fold-batchnorm,to-float16"),
+            *("--target", _board(t), "--data", b.faces),
+        ],
+        BACKEND,
+        ("board: %stem: float16 is not legal: `storage` of board does not list f16",),
+        "end the pipeline in the form uint8",
     ),
     "unknown option": Case(
         lambda b, t: _compile(b, t, "finetune{epoch=1}"),

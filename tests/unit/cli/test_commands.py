@@ -140,6 +140,18 @@ def test_a_target_shows_every_number_with_unit_kind_and_source() -> None:
         assert quantity["kind"] in stdout
 
 
+def test_a_target_shows_its_runtime_and_what_may_ship_there() -> None:
+    stdout, _ = run("targets", "velvet-gpu")
+    found = run_json("targets", "velvet-gpu")
+    assert (found["preferred"], found["runtime"]["version"]) == ("float16", "2.4")
+    assert found["runtime"]["source"] in stdout
+    for form, rule in found["forms"].items():
+        assert f"{form:8}  {'' if rule['legal'] else 'not legal: '}{rule['reason']}" in stdout
+    assert found["forms"]["int8"]["legal"] is False
+    limits = run_json("targets", "velvet-apu")["limits"]
+    assert limits["max_rank"]["value"] == 4 and "nnapi" in limits["max_rank"]["source"]
+
+
 def test_data_stats_counts_splits(bench: Bench) -> None:
     found = run_json("data", "stats", bench.faces)
     assert found["faces"] == 16
@@ -155,7 +167,7 @@ PIPELINES = ("--passes", "fold-batchnorm,to-float16")
 def test_optimize_gives_one_document_and_all_reports_and_resumes(
     bench: Bench, tmp_path: Path
 ) -> None:
-    arguments = ("optimize", bench.detector, "--target", "velvet-cpu", "--data", bench.faces)
+    arguments = ("optimize", bench.detector, "--target", "velvet-gpu", "--data", bench.faces)
     arguments += (*PIPELINES, "--threads", "1", "--out", tmp_path / "run")
     found = run_json(*arguments)
     assert {"target", "detector", "data", "baseline", "front", "candidates"} <= found.keys()
@@ -167,12 +179,16 @@ def test_optimize_gives_one_document_and_all_reports_and_resumes(
     }
     for candidate in found["front"]:
         assert candidate["latency"]["kind"] == "estimated"
-        assert candidate["latency"]["where"] == "velvet-cpu"
+        assert candidate["latency"]["where"] == "velvet-gpu"
         assert candidate["host"]["kind"] == "measured"
         assert Path(candidate["model"]).is_absolute()
         assert Path(candidate["model"]).stat().st_size == candidate["size_bytes"]
         score = run_json("evaluate", candidate["model"], "--data", bench.faces)
         assert score["nme_percent"] == candidate["nme_percent"]
+    forms = {row["form"]: row for row in found["storage"]["forms"]}
+    assert found["storage"]["chosen"] == "float16"
+    assert forms["float16"]["candidate"]["latency"]["kind"] == "estimated"
+    assert [form for form in forms if not forms[form]["legal"]] == ["int8", "uint8"]
     stored = json.loads(Path(found["files"]["json"]).read_text())
     assert stored["baseline"]["digest"] == found["baseline"]["digest"]
     assert (tmp_path / "run" / "front.png").read_bytes().startswith(b"\x89PNG")
@@ -182,7 +198,8 @@ def test_optimize_gives_one_document_and_all_reports_and_resumes(
     stdout, stderr = run(*arguments)
     assert stderr.count("from an earlier run") == 2
     assert "host ms (measured)" in stdout
-    assert "velvet-cpu ms (estimated ±)" in stdout
+    assert "velvet-gpu ms (estimated ±)" in stdout
+    assert "storage for velvet-gpu (TensorFlow Lite GPU delegate (OpenCL) 2.4): float16: " in stdout
     assert re.search(r"^next: ", stdout, re.MULTILINE)
     assert "check: lmopt evaluate" in stdout
 

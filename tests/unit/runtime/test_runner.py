@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmopt.codegen.tflite import emit
 from lmopt.errors import BackendError, InputError
+from lmopt.ir.edit import Edit
+from lmopt.ir.ops import Relu
 from lmopt.runtime.runner import ITEMS_PER_REQUEST, Runner, file_digest
 from tests.support.tiny_tflite import (
     crashing_model,
@@ -54,6 +57,17 @@ def test_a_batch_runs_item_by_item(dense, kernels) -> None:
     assert (image.name, image.dtype, image.shape, image.scale) == ("image", "float32", (1, 4), None)
     assert (landmarks.name, landmarks.shape) == ("landmarks", (1, 3))
     np.testing.assert_allclose(found["landmarks"], faces @ WEIGHTS.T + BIAS, rtol=1e-5)
+
+
+def test_a_tensor_with_two_names_is_found_by_both() -> None:
+    edit = Edit("twice")
+    value = edit.add("act", Relu(), edit.input("image", (None, 3)))
+    for name in ("a", "z"):
+        edit.output(name, value)
+    with Runner(emit(edit.done())) as runner:
+        found = runner.run({"image": np.array([[-1.0, 2.0, 3.0]], np.float32)})
+    answer = [[0.0, 2.0, 3.0]]
+    assert {name: array.tolist() for name, array in found.items()} == {"a": answer, "z": answer}
 
 
 def test_a_file_is_read_and_known_by_its_digest(dense, tmp_path) -> None:

@@ -1,0 +1,63 @@
+"""`lmopt storage`: which storage form a target wants, and what the others cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmopt.cli.options import (
+    ContractOption,
+    DataOption,
+    InputOption,
+    JsonOption,
+    OutputOption,
+    SeedOption,
+    end_type,
+)
+from lmopt.cli.storage_table import show_storage
+from lmopt.cli.terminal import ProgressView, print_json
+
+
+def storage(
+    target: Annotated[
+        str, typer.Option("--target", metavar="T", help="Target or TOML file: lmopt targets.")
+    ],
+    detector: Annotated[
+        str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
+    ] = "pfld-0.25",
+    data: DataOption = None,
+    contract: ContractOption = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", help="CPU threads; default the best.")
+    ] = None,
+    input: InputOption = None,
+    output: OutputOption = None,
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare a detector in float32, float16, int8 and uint8 on a target."""
+    import lmopt
+
+    request = lmopt.OptimizeRequest(
+        target=target,
+        detector=detector,
+        data=tuple(data or ()),
+        contract=contract,
+        threads=threads,
+        input=end_type(input, "--input"),
+        output=end_type(output, "--output"),
+        seed=seed,
+        out=out,
+    )
+    with ProgressView() as view:
+        found = lmopt.compare_storage(request, view)
+    if json:
+        print_json({"detector": detector, "data": request.data, **found.to_json()})
+        return
+    show_storage(found)
