@@ -86,14 +86,14 @@ class FaceCalibrator:
         for results in self._observed(graph, values, faces):
             for position, array in enumerate(results):
                 sums[position] = sums[position] + array.sum(axis=0, dtype=np.float64)
-        count = len(self._pixels(faces))
+        count = len(self.crops(faces))
         return {value: total / count for value, total in zip(values, sums, strict=True)}
 
     def _observed(
         self, graph: Graph, values: Sequence[Value], faces: int
     ) -> Iterator[list[NDArray[np.floating]]]:
         """Yields what each value is, as real numbers, for batches of faces."""
-        pixels = self._pixels(faces)
+        pixels = self.crops(faces)
         edit = graph.edit()
         for position, value in enumerate(values):
             edit.output(f"observed_{position}", value)
@@ -115,7 +115,7 @@ class FaceCalibrator:
         )
         return ValueRange(float(ends.min()), float(ends.max()))
 
-    def _pixels(self, count: int) -> NDArray[np.uint8]:
+    def crops(self, count: int) -> NDArray[np.uint8]:
         if count < 1:
             raise PassError(f"{count} calibration faces; wanted at least 1", hint="set faces=200")
         if count not in self._cut:
