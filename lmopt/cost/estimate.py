@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lmopt.cost.kernels import Kernel, islands, kernels
 from lmopt.errors import BackendError, InputError
@@ -47,8 +48,9 @@ class TargetCost:
 
     @property
     def digest(self) -> str:
-        """Returns a digest of the model and the profile."""
-        return hashlib.blake2b(f"{MODEL}/{self.target!r}".encode(), digest_size=16).hexdigest()
+        """Returns a digest of the model and the profile, the same in every process."""
+        profile = json.dumps(asdict(self.target), sort_keys=True, default=sorted)
+        return hashlib.blake2b(f"{MODEL}/{profile}".encode(), digest_size=16).hexdigest()
 
     def latency_ms(self, graph: Graph) -> float:
         """Returns the estimated latency in milliseconds."""

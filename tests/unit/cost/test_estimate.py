@@ -1,5 +1,8 @@
 """The first latency estimate: arithmetic by hand, fallbacks, threads."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -97,3 +100,21 @@ def test_width_orders_the_estimates_of_every_phone():
     for name in ("p30-cpu", "velvet-cpu", "velvet-gpu", "velvet-apu", "htc10-cpu"):
         cost = TargetCost(load_target(name))
         assert 0.1 < cost.latency_ms(small) < cost.latency_ms(large) < 100
+
+
+def test_a_digest_is_the_same_in_every_process() -> None:
+    ask = (
+        "from lmopt.cost.estimate import TargetCost; from lmopt.target.catalog import load_target;"
+        "print(TargetCost(load_target('velvet-apu')).digest)"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", ask],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
