@@ -235,11 +235,26 @@ class _Walk:
         if isinstance(node.op, Quantize | Dequantize):
             before = operands[0].relation
             return None if before is None else step.finish(before, before.f, None, False)
-        twin = self._twin(node)
-        pairs = [] if twin is None else self._pairs(twin, operands)
-        if twin is not None and len(pairs) == len(node.inputs):
-            return self._computed(step, twin, operands, pairs)
+        for twin in self._twins(node, operands):
+            pairs = self._pairs(twin, operands)
+            if len(pairs) == len(node.inputs):
+                return self._computed(step, twin, operands, pairs)
         return _moved(step, operands)
+
+    def _twins(self, node: Node, operands: Sequence[_Track]) -> list[Node]:
+        """Returns nodes of the float graph that may be meant, the one of the same name first."""
+        found = [self.reference.node(node.name)] if node.name in self.reference else []
+        first = operands[0].relation
+        if not found and first is not None:
+            readers = {reader.name: reader for reader, _ in self.reference.users(first.twin)}
+            found = [twin for name, twin in readers.items() if name not in self.quantized]
+        return [
+            twin
+            for twin in found
+            if _plain(node.op) == _plain(twin.op)
+            and len(node.inputs) == len(twin.inputs)
+            and result_shape(node) == result_shape(twin)
+        ]
 
     def _computed(
         self, step: _Step, twin: Node, operands: Sequence[_Track], pairs: Sequence[_Relation]
@@ -264,13 +279,6 @@ class _Walk:
             twin.value, span, rule.difference(site) + slack, expected, moments, reason
         )
         return step.finish(relation, real + slack, usual, self.within_grids)
-
-    def _twin(self, node: Node) -> Node | None:
-        if node.name not in self.reference:
-            return None
-        twin = self.reference.node(node.name)
-        same = _plain(node.op) == _plain(twin.op) and len(node.inputs) == len(twin.inputs)
-        return twin if same and result_shape(node) == result_shape(twin) else None
 
     def _pairs(self, twin: Node, operands: Sequence[_Track]) -> list[_Relation]:
         """Returns the operands' relations, fewer when one does not stand for the twin's."""

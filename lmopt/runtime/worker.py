@@ -114,8 +114,12 @@ class Session:
 
 
 def _named(details: list[dict[str, Any]], names: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    by_index = {index: name for name, index in names.items()}
-    return {by_index.get(d["index"], str(d["name"])): d for d in details}
+    """Returns the tensors by the signature's names, of which one tensor may have several."""
+    found = {}
+    for d in details:
+        given = [name for name, index in names.items() if index == d["index"]]
+        found.update(dict.fromkeys(given or [str(d["name"])], d))
+    return found
 
 
 def _describe(name: str, details: Mapping[str, Any]) -> dict[str, Any]:

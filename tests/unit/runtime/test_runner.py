@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmopt.codegen.tflite import emit
 from lmopt.errors import BackendError, InputError
+from lmopt.ir import Edit, ops
 from lmopt.runtime.runner import ITEMS_PER_REQUEST, Runner, file_digest
 from tests.support.tiny_tflite import (
     crashing_model,
@@ -177,3 +179,26 @@ def test_the_worker_ignores_modules_of_the_current_folder(dense, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     with Runner(dense) as runner:
         assert runner.inputs[0].name == "image"
+
+
+def test_a_value_with_two_output_names_comes_under_both() -> None:
+    edit = Edit("twice")
+    x = edit.add("relu", ops.Relu(), edit.input("x", (None, 2)))
+    edit.output("one", x)
+    edit.output("other", x)
+    with Runner(emit(edit.done())) as runner:
+        found = runner.run({"x": np.array([[-1, 2]], np.float32)})
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "one": [[0, 2]],
+        "other": [[0, 2]],
+    }
+
+
+def test_a_worker_takes_one_model_after_the_other(dense) -> None:
+    faces = np.ones((2, 4), np.float32)
+    with Runner(dense) as runner:
+        pid, first = runner.pid, runner.digest
+        runner.load(dense_model(2 * WEIGHTS, BIAS))
+        found = runner.run({"image": faces})
+        assert runner.pid == pid and runner.digest != first
+    np.testing.assert_allclose(found["landmarks"], 2 * faces @ WEIGHTS.T + BIAS, rtol=1e-5)
