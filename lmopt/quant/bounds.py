@@ -29,12 +29,12 @@ from lmopt.ir.ops import (
     Quantize,
     Sub,
 )
-from lmopt.ir.types import Quant
-from lmopt.quant.interval import Interval, extremes
-from lmopt.quant.kernel_error import ERRORS, KernelSet, kernel_error
-from lmopt.quant.pointwise import POINTWISE, Unbounded
+from lmopt.quant.interval import Interval
+from lmopt.quant.kernel_error import KernelSet, kernel_error
+from lmopt.quant.pointwise import Unbounded
+from lmopt.quant.relation import Relation, Step, Track, activated, read_back, storage_span
 from lmopt.quant.rules import RULES
-from lmopt.quant.transfer import UNIT, Moments, Noise, Site, bias_shift, exact, result_shape
+from lmopt.quant.transfer import Moments, Noise, Site, bias_shift, exact, result_shape
 
 Floats = NDArray[np.float64]
 _Biased = Conv2D | Conv2DTranspose | Dense | DepthwiseConv2D
@@ -96,26 +96,6 @@ class GraphBounds:
     outputs: Mapping[str, ValueBound]
 
 
-@dataclass(frozen=True, eq=False)
-class _Relation:
-    """A quantized value beside the float value it stands for."""
-
-    twin: Value
-    f: Interval
-    d: Interval
-    noise: Noise | None
-    moments: Moments
-    reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Track:
-    """What is known of a quantized value."""
-
-    q: Interval
-    relation: _Relation | None
-
-
 def error_bounds(
     reference: Graph,
     quantized: Graph,
@@ -172,7 +152,7 @@ class _Walk:
     def done(self) -> GraphBounds:
         last = {value: node.name for node in self.quantized.nodes for value in node.inputs}
         kept = {value for _, value in self.quantized.outputs}
-        tracks: dict[Value, _Track] = {}
+        tracks: dict[Value, Track] = {}
         found: dict[Value, ValueBound] = {}
         for node in self.quantized.nodes:
             track = self._track(node, [tracks[value] for value in node.inputs])
@@ -187,11 +167,11 @@ class _Walk:
         }
         return GraphBounds(found, outputs)
 
-    def _track(self, node: Node, operands: Sequence[_Track]) -> _Track:
+    def _track(self, node: Node, operands: Sequence[Track]) -> Track:
         if isinstance(node.op, Input):
             return self._input(node)
         if isinstance(node.op, Constant):
-            return _Track(_point(node), None)
+            return self._constant(node)
         rule, x = RULES[node.op.kind], [track.q for track in operands]
         real = rule.values(node, x)
         if node.results[0].quant is None:
@@ -199,25 +179,32 @@ class _Walk:
         else:
             types = self.quantized.input_types(node)
             error = kernel_error(node, types, x, real, self.kernels)
-        step = _Step(node, real + Interval.around(error), error)
+        step = Step(node, real + Interval.around(error), error)
         return self._related(step, operands) or self._by_range(step)
 
-    def _input(self, node: Node) -> _Track:
+    def _constant(self, node: Node) -> Track:
+        q = _point(node)
+        twin = self.reference.node(node.name) if node.name in self.reference else None
+        if twin is None or not isinstance(twin.op, Constant) or twin.op != node.op:
+            return Track(q, None)
+        return Track(q, _constants(q, twin))
+
+    def _input(self, node: Node) -> Track:
         given = self.ranges.get(node.name) or self._default_range(node)
         shape, grid = result_shape(node), node.results[0].quant
         f = Interval.of(np.full(shape, given.low), given.high)
         rounding = given.rounding if grid is not None else 0.0
         if rounding is None:
             rounding = 0.0 if grid is None else grid.scale[0] * (0.5 + 2.0**-20)
-        step = _Step(node, f + Interval.around(rounding), rounding)
+        step = Step(node, f + Interval.around(rounding), rounding)
         none = Interval.of(np.zeros(shape), 0.0)
         moments = self._moments(Value(node.name), f)
-        relation = _Relation(node.value, f, none, Noise(none.low, none.low), moments)
+        relation = Relation(node.value, f, none, Noise(none.low, none.low), moments)
         return step.finish(relation, f, f, self.within_grids)
 
     def _default_range(self, node: Node) -> InputRange:
         readers = [n for n, _ in self.quantized.users(node.value) if isinstance(n.op, Quantize)]
-        spans = [span for n in (node, *readers) if (span := _storage_span(n)) is not None]
+        spans = [span for n in (node, *readers) if (span := storage_span(n)) is not None]
         if not spans:
             raise GraphError(
                 "the range of a float32 input is not known",
@@ -230,24 +217,29 @@ class _Walk:
         given = self.statistics.get(twin.node)
         return Moments.even(span) if given is None else given
 
-    def _related(self, step: _Step, operands: Sequence[_Track]) -> _Track | None:
+    def _related(self, step: Step, operands: Sequence[Track]) -> Track | None:
         node = step.node
         if isinstance(node.op, Quantize | Dequantize):
             before = operands[0].relation
-            return None if before is None else step.finish(before, before.f, None, False)
+            if before is None:
+                return None
+            # a grid of what a mean was taken from says nothing of the whole
+            whole = bool(((before.d.low <= 0) & (before.d.high >= 0)).all())
+            usual = step.usual(0.0) if whole else None
+            return step.finish(before, before.f, usual, self.within_grids)
         for twin in self._twins(node, operands):
             pairs = self._pairs(twin, operands)
             if len(pairs) == len(node.inputs):
                 return self._computed(step, twin, operands, pairs)
         return _moved(step, operands)
 
-    def _twins(self, node: Node, operands: Sequence[_Track]) -> list[Node]:
+    def _twins(self, node: Node, operands: Sequence[Track]) -> list[Node]:
         """Returns nodes of the float graph that may be meant, the one of the same name first."""
         found = [self.reference.node(node.name)] if node.name in self.reference else []
         first = operands[0].relation
         if not found and first is not None:
             readers = {reader.name: reader for reader, _ in self.reference.users(first.twin)}
-            found = [twin for name, twin in readers.items() if name not in self.quantized]
+            found = [twin for twin in readers.values() if not self._is_named(twin)]
         return [
             twin
             for twin in found
@@ -257,8 +249,8 @@ class _Walk:
         ]
 
     def _computed(
-        self, step: _Step, twin: Node, operands: Sequence[_Track], pairs: Sequence[_Relation]
-    ) -> _Track:
+        self, step: Step, twin: Node, operands: Sequence[Track], pairs: Sequence[Relation]
+    ) -> Track:
         node, rule = step.node, RULES[twin.op.kind]
         f = tuple(pair.f for pair in pairs)
         noise = tuple(pair.noise for pair in pairs if pair.noise is not None)
@@ -269,48 +261,51 @@ class _Walk:
         real = rule.values(twin, f)
         slack = Interval.around(rule.slack(twin, f, real))
         expected = rule.noise(site) if len(noise) == len(pairs) else None
-        span = _activated(twin.op, real + slack)
+        span = activated(twin.op, real + slack)
         usual = step.usual(bias_shift(node, twin)) or span
         moments = self._moments(twin.value, usual)
         reason = next((pair.reason for pair in pairs if pair.reason), "")
         if isinstance(rule, Unbounded):
             reason = rule.reason
-        relation = _Relation(
+        relation = Relation(
             twin.value, span, rule.difference(site) + slack, expected, moments, reason
         )
         return step.finish(relation, real + slack, usual, self.within_grids)
 
-    def _pairs(self, twin: Node, operands: Sequence[_Track]) -> list[_Relation]:
+    def _is_named(self, twin: Node) -> bool:
+        """Returns whether the quantized graph has a node of the same name and op."""
+        if twin.name not in self.quantized:
+            return False
+        return _plain(self.quantized.node(twin.name).op) == _plain(twin.op)
+
+    def _pairs(self, twin: Node, operands: Sequence[Track]) -> list[Relation]:
         """Returns the operands' relations, fewer when one does not stand for the twin's."""
         found = []
         for value, track in zip(twin.inputs, operands, strict=True):
             source, relation = self.reference.producer(value), track.relation
             if relation is None and isinstance(source.op, Constant):
-                f = _point(source)
-                if f.low.shape == track.q.low.shape and np.array_equal(track.q.low, track.q.high):
-                    d = track.q - f
-                    still = Noise(d.low, np.zeros_like(d.low))
-                    found.append(_Relation(value, f, d, still, Moments.even(f)))
+                if source.op == Constant(track.q.low.shape) and _is_point(track.q):
+                    found.append(_constants(track.q, source))
             elif relation is not None and relation.twin == value:
                 found.append(relation)
         return found
 
-    def _by_range(self, step: _Step) -> _Track:
+    def _by_range(self, step: Step) -> Track:
         """Returns a track without a relation, or related by name and by nothing but the ranges."""
         q = step.clamped(step.q)
         name = step.node.name
         if name not in self.reference or step.node.results[0].shape != self._shape(name):
-            return _Track(q, None)
-        return _Track(q, self._apart(q, Value(name)))
+            return Track(q, None)
+        return Track(q, self._apart(q, Value(name)))
 
     def _shape(self, name: str) -> tuple[int | None, ...]:
         return self.reference.node(name).results[0].shape
 
-    def _apart(self, q: Interval, twin: Value) -> _Relation:
+    def _apart(self, q: Interval, twin: Value) -> Relation:
         f = self._float_values()[twin]
-        d = q - f
+        d = q - f + read_back(q)
         reason = f"{twin} is computed otherwise in the float graph: only the ranges are compared"
-        return _Relation(twin, f, d, None, Moments.even(f), "" if d.finite else reason)
+        return Relation(twin, f, d, None, Moments.even(f), "" if d.finite else reason)
 
     def _float_values(self) -> Mapping[Value, Interval]:
         """Returns what the float graph's values can be, from its inputs alone."""
@@ -327,10 +322,10 @@ class _Walk:
                 rule, x = RULES[node.op.kind], [found[value] for value in node.inputs]
                 real = rule.values(node, x)
                 slack = Interval.around(rule.slack(node, x, real))
-                found[node.value] = _activated(node.op, real + slack)
+                found[node.value] = activated(node.op, real + slack)
         return found
 
-    def _output(self, name: str, value: Value, track: _Track) -> ValueBound:
+    def _output(self, name: str, value: Value, track: Track) -> ValueBound:
         wanted = dict(self.reference.outputs).get(name)
         if wanted is None:
             raise GraphError(
@@ -345,112 +340,7 @@ class _Walk:
         return _bound(relation)
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """A node of the quantized graph at its last moment: computed, not yet clamped.
-
-    Attributes:
-        q: What its result can be.
-        error: What its kernel adds to the difference.
-    """
-
-    node: Node
-    q: Interval
-    error: Floats | float
-
-    def clamped(self, x: Interval) -> Interval:
-        """Returns what is stored of real values."""
-        return x.clipped(*self._ends)
-
-    def usual(self, shift: Floats | float) -> Interval | None:
-        """Returns the float values that the grid was made for; None for a float32 result."""
-        span = _storage_span(self.node)
-        if span is None:
-            return None
-        half = _grid(self.node).scale[0] / 2
-        ends = Interval.of(np.full(result_shape(self.node), span[0] - half), span[1] + half)
-        return Interval.of(ends.low - shift, ends.high - shift)
-
-    def finish(
-        self, before: _Relation, f: Interval, usual: Interval | None, narrow: bool
-    ) -> _Track:
-        """Returns the track behind activation and clamping.
-
-        Args:
-            before: The relation, d not yet with this node's own error, f behind the activation.
-            f: Float values before the activation.
-            usual: Float values that the grid was made for.
-            narrow: Whether only such values are to be thought of.
-        """
-        op = self.node.op
-        result = before.f
-        d = before.d + Interval.around(self.error)
-        if narrow and usual is not None:
-            result = result.meet(usual)
-            f = f.meet(Interval(*_before_activation(op, usual)))
-        q = self.q.meet(f + d)
-        kind = getattr(op, "activation", "none")
-        if kind != "none":
-            rule = POINTWISE[kind]
-            d = rule.difference(Site(self.node, self.node, (q,), (f,), (d,)))
-        low, high = self._ends
-        if np.isfinite(low) or np.isfinite(high):
-            cut = extremes(
-                lambda x: np.clip(x, low, high) - _activate(kind, x), q, (low, high, 0.0, 6.0)
-            )
-            d = d + cut
-        stored = self.clamped(q)
-        d = d.meet(stored - result)
-        if self.node.results[0].quant is not None:
-            # what is stored is read back in float32
-            d = d + Interval.around(4 * UNIT * stored.magnitude)
-        reason = before.reason or f"%{self.node.name}: a sum may not fit into 32 bits"
-        relation = replace(
-            before, f=result, d=d, noise=self._noisy(before), reason="" if d.finite else reason
-        )
-        return _Track(stored, relation)
-
-    def _noisy(self, before: _Relation) -> Noise | None:
-        """Returns the noise with this kernel's own rounding, behind its activation."""
-        noise = before.noise
-        if noise is None or self.node.results[0].quant is None:
-            return noise
-        if self.node.op.kind in ERRORS:
-            own = _grid(self.node).scale[0] ** 2 / 12
-            noise = Noise(noise.mean, noise.variance + own)
-        elif isinstance(self.node.op, Input) and np.any(self.error):
-            noise = Noise(noise.mean, noise.variance + np.square(self.error) / 3)
-        if getattr(self.node.op, "activation", "none") == "none":
-            return noise
-        share = before.moments.positive
-        mean = share * noise.mean
-        return Noise(mean, share * (noise.variance + noise.mean**2) - mean**2)
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        """Returns the real values at which the node clamps."""
-        kind = getattr(self.node.op, "activation", "none")
-        span = _storage_span(self.node)
-        low, high = (-np.inf, np.inf) if span is None else span
-        if kind != "none":
-            low = max(low, 0.0)
-        if kind == "relu6":
-            scale = None if span is None else _grid(self.node).scale[0]
-            high = min(high, 6.0 if scale is None else np.floor(6 / scale + 0.5) * scale)
-        return low, high
-
-
-def _before_activation(op: Op, usual: Interval) -> tuple[Floats, Floats]:
-    """Returns between which values an activation's operand lies when its result is usual."""
-    kind = getattr(op, "activation", "none")
-    if kind == "none":
-        return usual.low, usual.high
-    low = np.full_like(usual.low, -np.inf)
-    top = 6.0 if kind == "relu6" else np.inf
-    return low, np.where((usual.high > 0) & (usual.high < top), usual.high, np.inf)
-
-
-def _moved(step: _Step, operands: Sequence[_Track]) -> _Track | None:
+def _moved(step: Step, operands: Sequence[Track]) -> Track | None:
     """Returns the track of a sum with a constant, which moves the error and not the twin."""
     op = step.node.op
     if not isinstance(op, Add | Sub) or op.activation != "none":
@@ -458,7 +348,7 @@ def _moved(step: _Step, operands: Sequence[_Track]) -> _Track | None:
     by = operands[1].q
     before = operands[0].relation
     fits = before is not None and before.f.low.shape == result_shape(step.node)
-    if before is None or not fits or not np.array_equal(by.low, by.high):
+    if before is None or not fits or not _is_point(by):
         return None
     shift = by.low if isinstance(op, Add) else -by.low
     noise = before.noise
@@ -467,7 +357,7 @@ def _moved(step: _Step, operands: Sequence[_Track]) -> _Track | None:
     return step.finish(relation, before.f, None, False)
 
 
-def _bound(relation: _Relation) -> ValueBound:
+def _bound(relation: Relation) -> ValueBound:
     noise = relation.noise
     expected = None if noise is None else np.sqrt(noise.mean**2 + np.maximum(noise.variance, 0))
     return ValueBound(relation.twin, relation.d, expected, relation.reason)
@@ -478,30 +368,18 @@ def _plain(op: Op) -> Op:
     return replace(op, use_bias=True) if isinstance(op, _Biased) else op
 
 
+def _constants(q: Interval, twin: Node) -> Relation:
+    """Returns the relation of a stored constant to the float one."""
+    f = _point(twin)
+    d = q - f
+    still = Noise(d.low, np.zeros_like(d.low))
+    return Relation(twin.value, f, d + read_back(q), still, Moments.even(f))
+
+
+def _is_point(x: Interval) -> bool:
+    return np.array_equal(x.low, x.high)
+
+
 def _point(node: Node) -> Interval:
     value = exact(node.weight("value"))
     return Interval(value, value)
-
-
-def _grid(node: Node) -> Quant:
-    grid = node.results[0].quant
-    assert grid is not None
-    return grid
-
-
-def _storage_span(node: Node) -> tuple[float, float] | None:
-    type = node.results[0]
-    if type.quant is None:
-        return None
-    scale, zero = type.quant.scale[0], type.quant.zero_point[0]
-    low, high = type.dtype.bounds
-    return (low - zero) * scale, (high - zero) * scale
-
-
-def _activate(kind: str, x: Floats) -> Floats:
-    return x if kind == "none" else np.clip(x, 0, 6 if kind == "relu6" else None)
-
-
-def _activated(op: Op, x: Interval) -> Interval:
-    kind = getattr(op, "activation", "none")
-    return x.mapped(lambda side: _activate(kind, side))

@@ -48,8 +48,9 @@ class Interval:
 
     @property
     def center(self) -> Floats:
-        """Returns the middle of finite intervals."""
-        return (self.low + self.high) / 2
+        """Returns the middle; no number where both ends are infinite."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray((self.low + self.high) / 2)
 
     @property
     def radius(self) -> Floats:
@@ -109,7 +110,7 @@ class Interval:
         )
 
 
-def extremes(function: Positive, x: Interval, turns: Sequence[float]) -> Interval:
+def extremes(function: Positive, x: Interval, turns: Sequence[ArrayLike]) -> Interval:
     """Returns the extremes over `x` of a function that turns at most at the places `turns`."""
     places = [x.low, x.high, *(np.clip(turn, x.low, x.high) for turn in turns)]
     return _hull([function(place) for place in places])

@@ -14,7 +14,7 @@ from lmopt.ir.interp.landmark import pixel_centers
 from lmopt.ir.interp.window import taps
 from lmopt.ir.ops import HeatmapDecode, LandmarkHeatmap, LeakyRelu, MaxPool2D
 from lmopt.quant.interval import Interval, extremes
-from lmopt.quant.transfer import Noise, Rule, Site, exact, result_shape
+from lmopt.quant.transfer import UNIT, Noise, Rule, Site, exact, result_shape
 
 Floats = NDArray[np.float64]
 Function = Callable[[Node, Floats], Floats]
@@ -191,6 +191,14 @@ class Softmax(Rule):
     def difference(self, site: Site) -> Interval:
         return _share_change(site.f[0], site.d[0])
 
+    def slack(self, node: Node, x: Sequence[Interval], result: Interval) -> float:
+        return _at_most_one(super().slack(node, x, result))
+
+
+def _at_most_one(slack: Floats | float) -> float:
+    """Returns the slack of results between 0 and 1, whatever the operands."""
+    return min(1.0, float(np.max(slack)))
+
 
 def _shares(x: Interval) -> Interval:
     if not x.finite:
@@ -241,6 +249,11 @@ class Decode(Rule):
         radius = (total[..., None] * np.array(reach)).reshape(result_shape(site.node))
         return Interval.around(radius).meet(whole - whole)
 
+    def slack(self, node: Node, x: Sequence[Interval], result: Interval) -> float:
+        op = cast(HeatmapDecode, node.op)
+        size = float(x[0].magnitude.max(initial=0.0)) if op.method == "softargmax" else 0.0
+        return _at_most_one(16 * UNIT * (op.beta * size + 1))
+
     def _rows(self, x: Floats) -> Floats:
         return x.transpose(0, 3, 1, 2).reshape(len(x), x.shape[3], -1)
 
@@ -264,6 +277,9 @@ class NearestLandmark(Rule):
         furthest = float(np.hypot(points[:, 0], points[:, 1]).max())
         return Interval.around(np.full(shape, furthest)).meet(whole - whole)
 
+    def slack(self, node: Node, x: Sequence[Interval], result: Interval) -> float:
+        return _at_most_one(super().slack(node, x, result))
+
 
 class Warp(Rule):
     """Pixels taken from elsewhere in the map, wherever that may be."""
@@ -277,6 +293,9 @@ class Warp(Rule):
     def difference(self, site: Site) -> Interval:
         q, f = (self.values(site.node, x) for x in (site.q, site.f))
         return q - f
+
+    def slack(self, node: Node, x: Sequence[Interval], result: Interval) -> Floats | float:
+        return super().slack(node, x[:1], result)
 
 
 class Transform(Rule):

@@ -104,5 +104,5 @@ def test_a_failing_example_prints_as_ir_text():
     from lmopt.testing import assert_same_values
 
     assert_same_values(graph, graph, inputs)
-    with pytest.raises(AssertionError, match=r"(?s)output 'y' changed by 0.5 .*%half = dense\(%x\)"):
+    with pytest.raises(AssertionError, match=r"(?s)'y' changed by 0.5 .*%half = dense\(%x\)"):
         assert_same_values(graph, other, inputs)
