@@ -20,6 +20,7 @@ from lmopt.flow.folding import folded
 from lmopt.flow.sources import Faces, as_detector, as_faces
 from lmopt.ir.graph import Graph, Value
 from lmopt.quant.bounds import InputRange, ValueBound, error_bounds, landmark_pixels
+from lmopt.quant.transfer import Moments
 from lmopt.scoring.metrics import default_normaliser, normalising_distance
 from lmopt.zoo.mean_shape import MEAN_SHAPE
 
@@ -140,8 +141,8 @@ def inspect_quantization(
     ranges = {} if contract is None else _input_ranges(graph, contract)
     listen(Activity("bounding errors"))
     hard = error_bounds(reference, graph, ranges, kernels="default")
-    usual = error_bounds(reference, graph, ranges, kernels="default", within_grids=True)
     measured: Mapping[Value, Measured] = {}
+    spread: Mapping[str, Moments] = {}
     size, count = _mean_size(contract), 0
     if data is not None:
         if contract is None:
@@ -155,12 +156,12 @@ def inspect_quantization(
         twins = {v: b.twin for v, b in hard.values.items() if b.twin is not None}
         measured = measured_differences(reference, graph, twins, crops.pixels, contract)
         spread = {twins[v].node: held.float_moments for v, held in measured.items()}
-        usual = error_bounds(
-            reference, graph, ranges, kernels="default", within_grids=True, statistics=spread
-        )
         scheme = contract.scheme
         sizes = normalising_distance(crops.landmarks, scheme, default_normaliser(scheme))
         size, count = float(sizes.mean()) * contract.width, len(crops)
+    usual = error_bounds(
+        reference, graph, ranges, kernels="default", within_grids=True, statistics=spread
+    )
     rows = [
         _with_errors(row, hard.values.get(value), usual.values.get(value), measured.get(value))
         for row, value in zip(tensors, (node.value for node in graph.nodes), strict=True)

@@ -3,11 +3,12 @@
 Test a model of your own::
 
     import lmopt
-    from hypothesis import given
+    from hypothesis import given, settings
     from lmopt.testing import assert_error_within_bound, assert_interpreter_equals_runtime, inputs
 
     FLOAT, SMALL = lmopt.load("mine.tflite").graph, lmopt.load("small.tflite").graph
 
+    @settings(deadline=None, max_examples=20)
     @given(inputs(SMALL))
     def test_small(x):
         assert_interpreter_equals_runtime(SMALL, x)
