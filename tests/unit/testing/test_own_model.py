@@ -72,10 +72,10 @@ def test_a_difference_from_the_runtime_prints_the_graph(monkeypatch: pytest.Monk
 
 def test_a_drawn_case_shrinks_and_prints_as_ir():
     case = find(
-        quantized_graphs(max_nodes=2),
+        quantized_graphs(max_nodes=3, kinds=("relu", "dense")),
         lambda case: any(node.op.kind == "relu" for node in case.quantized.nodes),
         settings=settings(
-            database=None, deadline=None, max_examples=100, phases=[Phase.generate, Phase.shrink]
+            database=None, deadline=None, max_examples=500, phases=[Phase.generate, Phase.shrink]
         ),
     )
     kinds = [node.op.kind for node in case.quantized.nodes]
