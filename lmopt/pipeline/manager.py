@@ -231,10 +231,11 @@ def value_difference(before: Graph, after: Graph, seed: int) -> float:
     rng = np.random.default_rng(seed)
     inputs = {node.name: _draw(node.results[0], rng) for node in before.inputs}
     old, new = run(before, inputs), run(after, inputs)
-    return max((_gap(values, new[name]) for name, values in old.items()), key=_nan_last)
+    return max((output_gap(values, new[name]) for name, values in old.items()), key=_nan_last)
 
 
-def _gap(old: NDArray[np.generic], new: NDArray[np.generic]) -> float:
+def output_gap(old: NDArray[np.generic], new: NDArray[np.generic]) -> float:
+    """Returns the largest difference of two arrays, relative to the largest value of the first."""
     a, b = np.asarray(old, np.float64), np.asarray(new, np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     size = max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)), 1e-30)

@@ -81,21 +81,30 @@ class Runner:
                 "XNNPACK does not show its intermediate tensors",
                 hint="give kernels='builtin' or kernels='reference' together with preserve_all",
             )
-        data = model if isinstance(model, bytes) else read_model(model)
-        self.digest = file_digest(data)
         self.threads = threads
-        self._where = name or model_name(model)
         self.timeout_s = timeout_s
+        self._options = {"threads": threads, "kernels": kernels, "preserve_all": preserve_all}
         self._gone = ""
         self._stderr: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._process = _start(self._stderr)
         self.pid = self._process.pid
-        options = {"threads": threads, "kernels": kernels, "preserve_all": preserve_all}
         try:
-            reply, _ = self._ask("load", options, {"model": np.frombuffer(data, np.uint8)})
+            self.load(model, name=name)
         except BaseException:
             self.close()
             raise
+
+    def load(self, model: bytes | Path, *, name: str | None = None) -> None:
+        """Loads another model into the same worker, in place of the one before.
+
+        Raises:
+            InputError: The file cannot be read.
+            BackendError: LiteRT refuses the model, crashes on it, or is not done in time.
+        """
+        data = model if isinstance(model, bytes) else read_model(model)
+        self.digest = file_digest(data)
+        self._where = name or model_name(model)
+        reply, _ = self._ask("load", self._options, {"model": np.frombuffer(data, np.uint8)})
         self.inputs = tuple(_info(entry) for entry in reply["inputs"])
         self.outputs = tuple(_info(entry) for entry in reply["outputs"])
 

@@ -17,7 +17,7 @@ from lmopt.pipeline.base import Need, Pass, PassContext, Preserves
 from lmopt.pipeline.catalog import installed
 from lmopt.pipeline.manager import Pipeline
 from lmopt.pipeline.spec import bind, parse_pipeline, print_pass
-from tests.support.graphs import draw_weights
+from lmopt.testing.float_graphs import draw_weights
 from tests.support.services import full_context
 
 NAMES = sorted(installed().targets)

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 
 from lmopt.ir.interp import run
 from lmopt.ir.interp.integer import INTEGER
-from tests.support.integer_graphs import INTEGER_STORAGE, ONE_OP, Case, one_op_cases
-from tests.support.litert import run_litert
+from lmopt.testing import run_on_runtime
+from lmopt.testing.integer_graphs import INTEGER_STORAGE, ONE_OP, Case, one_op_cases
 
 # stored as it is: there is no kernel
 UNTABLED = {"constant"}
@@ -37,7 +37,7 @@ def test_default_kernels_stay_within_the_table(kind: str) -> None:
     def check(case: Case) -> None:
         nonlocal differing, elements
         got = run(case.graph, case.inputs)["y"]
-        want = run_litert(case.graph, case.inputs, "default")["y"]
+        want = run_on_runtime(case.graph, case.inputs, "default")["y"]
         difference = np.abs(got.astype(np.int64) - want.astype(np.int64))
         assert difference.max() <= steps
         differing += int(np.count_nonzero(difference))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lmopt.ir import DType, Edit, Loc, Node, Quant, TensorType
 from lmopt.ir import ops as o
 from lmopt.ir.interp import run
-from tests.support.integer_graphs import INTEGER_STORAGE, ONE_OP, Case, chain_cases, one_op_cases
-from tests.support.litert import run_litert
+from lmopt.testing import run_on_runtime
+from lmopt.testing.integer_graphs import INTEGER_STORAGE, ONE_OP, Case, chain_cases, one_op_cases
 
 EXAMPLES = int(os.environ.get("LMOPT_EXAMPLES", "15"))
 CHECKS = settings(
@@ -25,7 +25,7 @@ CHECKS = settings(
 
 
 def assert_bit_exact(case: Case) -> None:
-    got, want = run(case.graph, case.inputs), run_litert(case.graph, case.inputs, "reference")
+    got, want = run(case.graph, case.inputs), run_on_runtime(case.graph, case.inputs, "reference")
     assert set(got) == set(want)
     for name in want:
         assert got[name].dtype == want[name].dtype

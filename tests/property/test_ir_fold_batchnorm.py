@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from lmopt.ir import Graph
 from lmopt.pipeline.base import PassContext
 from lmopt.pipeline.manager import Pipeline, value_difference
-from tests.support.graphs import graphs
+from lmopt.testing.float_graphs import graphs
 
 KINDS = (*("block",) * 4, "conv2d", "batch_norm", "relu", "add", "mul", "concat", "mean")
 FOLD = Pipeline.parse("fold-batchnorm")

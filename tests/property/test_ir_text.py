@@ -15,7 +15,7 @@ from lmopt.ir.ops import OPS
 from lmopt.ir.store import load_graph, save_graph
 from lmopt.ir.text import parse_graph, print_graph, weights_of
 from lmopt.ir.verify import verify
-from tests.support.graphs import GROWERS, graphs
+from lmopt.testing.float_graphs import GROWERS, graphs
 
 ANY = graphs(kinds=frozenset(GROWERS), initialized=False)
 FAST = settings(max_examples=40, deadline=None)

@@ -44,10 +44,10 @@ from lmopt.ir.ops import (
 )
 from lmopt.ir.verify import verify
 from lmopt.pipeline.base import PassContext
+from lmopt.testing.float_graphs import graphs
 from lmopt_passes.insert_pool import InsertPool
 from lmopt_passes.prune import Prune
 from lmopt_passes.scale_width import ScaleWidth
-from tests.support.graphs import graphs
 
 ZERO_KEEPING = (Relu(), Relu6(), LeakyRelu(0.1), PRelu(), Tanh(), HardSwish())
 

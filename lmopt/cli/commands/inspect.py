@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
+from lmopt.cli.quantization import show_quantization
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
+from lmopt.errors import UsageError
 
 if TYPE_CHECKING:
     from lmopt.flow.guessing import Guess
     from lmopt.flow.inspection import Inspection
+    from lmopt.flow.quantization import QuantizationReport
 
 SHOWN_GUESSES = 5
 
@@ -29,6 +32,19 @@ def inspect(
         bool,
         typer.Option("--guess-contract", help="Rank plausible contracts by NME on faces."),
     ] = False,
+    quantization: Annotated[
+        bool,
+        typer.Option("--quantization", help="Show grids and, with --against, errors."),
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="DETECTOR|FILE",
+            help="Float model the quantized one was made of; with --data, errors are measured too.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataOption = None,
     save_contract: Annotated[
         Path | None,
@@ -44,6 +60,8 @@ def inspect(
     """Show parameters, MACs, size, inputs, outputs and contract of a model."""
     import lmopt
 
+    if against is not None and not quantization:
+        raise UsageError("--against compares grids", hint="give --quantization with it")
     with ProgressView() as view:
         found = lmopt.inspect(detector, contract=contract, targets=target or (), listen=view)
     document: dict[str, Any] = found.to_json()
@@ -54,6 +72,15 @@ def inspect(
         with ProgressView() as view:
             guesses = guessing.guess_contract(detector, data, listen=view)
         document["guesses"] = [guess.to_json() for guess in guesses[:SHOWN_GUESSES]]
+    report: QuantizationReport | None = None
+    if quantization:
+        from lmopt.flow.quantization import inspect_quantization
+
+        with ProgressView() as view:
+            report = inspect_quantization(
+                detector, against=against, data=data, contract=contract, listen=view
+            )
+        document["quantization"] = report.to_json()
     if save_contract is not None:
         _save(guesses, found, save_contract)
     if json:
@@ -62,6 +89,8 @@ def inspect(
     _show(found)
     if guesses:
         _show_guesses(guesses)
+    if report is not None:
+        show_quantization(report)
     if ir:
         typer.echo(str(found.graph))
 

@@ -16,7 +16,8 @@ from lmopt.ir.interp.fixedpoint import divide_half_away
 from lmopt.ir.ops import ResizeBilinear, ResizeNearest
 from lmopt.ir.types import DType
 
-_UNIT_BITS = 10  # integer positions count in 2**-10 pixels
+UNIT_BITS = 10
+"""Integer positions count in 2**-10 pixels."""
 
 
 def nearest(call: Call) -> Array:
@@ -33,7 +34,7 @@ def bilinear(call: Call) -> Array:
     """Returns the operand interpolated in single precision."""
     op = cast(ResizeBilinear, call.node.op)
     (top, bottom, down), (left, right, across) = (
-        _positions(size, out, op) for size, out in zip(call.x.shape[1:3], op.size, strict=True)
+        positions(size, out, op) for size, out in zip(call.x.shape[1:3], op.size, strict=True)
     )
     down, across = down[:, None, None], across[:, None]
     x, one = call.x.astype(np.float32), np.float32(1)
@@ -58,12 +59,12 @@ def bilinear_integer(call: Call) -> Array:
         return np.asarray(bilinear(call) + np.float32(0.5)).astype(np.uint8)
     op = cast(ResizeBilinear, call.node.op)
     (top, bottom, down), (left, right, across) = (
-        _integer_positions(size, out, op)
+        integer_positions(size, out, op)
         for size, out in zip(call.x.shape[1:3], op.size, strict=True)
     )
     down, across = down[:, None, None], across[:, None]
     x: NDArray[np.int64] = call.x.astype(np.int64)
-    one = 1 << _UNIT_BITS
+    one = 1 << UNIT_BITS
     rows = x[:, top] * (one - down) + x[:, bottom] * down
     total = rows[:, :, left] * (one - across) + rows[:, :, right] * across
     return divide_half_away(np.asarray(total, np.int64), one * one).astype(np.int8)
@@ -82,7 +83,7 @@ def _nearest_positions(size: int, out: int, op: ResizeNearest) -> NDArray[np.int
     return np.asarray(np.clip(steps.astype(np.int64), 0, size - 1))
 
 
-def _positions(
+def positions(
     size: int, out: int, op: ResizeBilinear
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Returns the pixels before and after each place, and how far it lies from the one before."""
@@ -94,10 +95,11 @@ def _positions(
     return before, after, places - before.astype(np.float32)
 
 
-def _integer_positions(
+def integer_positions(
     size: int, out: int, op: ResizeBilinear
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    one = 1 << _UNIT_BITS
+    """Returns the same as `positions` for i8, distances in 2**-UNIT_BITS pixels."""
+    one = 1 << UNIT_BITS
     factor = (one * size + out // 2) // out
     if op.align_corners and out > 1:
         factor = (one * (size - 1) + (out - 1) // 2) // (out - 1)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -232,3 +233,33 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmopt.flow.inspection.inspect", fail)
     result = CliRunner().invoke(app, ["inspect", "pfld-1.0@none"])
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_inspect_shows_grids_and_errors_of_a_quantized_file(bench: Bench, tmp_path: Path) -> None:
+    from lmopt.codegen.tflite import emit
+    from lmopt.detector.document import CONTRACT_KEY, contract_to_json
+    from lmopt.flow.sources import load
+    from lmopt.ir import DType
+    from lmopt.testing import put_on_grids
+
+    float_model = load(bench.model)
+    x = np.random.default_rng(0).uniform(0, 1, (1, 112, 112, 3)).astype(np.float32)
+    small = put_on_grids(float_model.graph, {"image": x}, DType.I8, edge="uint8")
+    contract = contract_to_json(float_model.require_contract())
+    file = tmp_path / "small.tflite"
+    file.write_bytes(emit(small, metadata={CONTRACT_KEY: contract}))
+    found = run_json(
+        "inspect", file, "--quantization", "--against", bench.model, "--data", bench.faces
+    )["quantization"]
+    assert found["faces"] == 9
+    rows = {row["name"]: row for row in found["tensors"]}
+    stem = rows["stem"]
+    assert (stem["type"], stem["twin"]) == ("i8[56, 56, 64]", "%stem")
+    assert stem["high"] - stem["low"] == pytest.approx(255 * stem["scale"])
+    assert stem["measured_largest"] <= stem["bound"]
+    assert stem["measured_rms"] == pytest.approx(stem["expected_rms"], rel=0.5)
+    landmarks = found["landmarks"]
+    assert landmarks["measured_px"] < landmarks["bound_within_grids_px"] < landmarks["bound_px"]
+    stdout, _ = run("inspect", file, "--quantization")
+    assert "stem_depthwise" in stdout and "bound" not in stdout
+    run("inspect", file, "--against", bench.model, code=2)

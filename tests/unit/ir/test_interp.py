@@ -12,7 +12,7 @@ from lmopt.ir import ops as o
 from lmopt.ir.interp import run
 from lmopt.ir.interp.floating import FLOAT
 from lmopt.ir.interp.integer import INTEGER
-from tests.support.litert import run_litert
+from lmopt.testing import run_on_runtime
 
 
 def graph_of(op: o.Op, *shapes: tuple[int, ...], seed: int = 0) -> Graph:
@@ -197,7 +197,7 @@ def test_batch_norm_uses_stored_statistics() -> None:
 def test_float_ops_agree_with_the_runtime(op: o.Op, shapes: list[tuple[int, ...]]) -> None:
     graph = graph_of(op, *shapes)
     inputs = random_inputs(graph)
-    got, want = run(graph, inputs)["y"], run_litert(graph, inputs, "reference")["y"]
+    got, want = run(graph, inputs)["y"], run_on_runtime(graph, inputs, "reference")["y"]
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 

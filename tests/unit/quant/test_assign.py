@@ -37,7 +37,7 @@ from lmopt.ir.ops import (
 from lmopt.ir.types import DType, Quant, ValueRange
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
-from tests.support.litert import run_litert
+from lmopt.testing import run_on_runtime
 from tests.support.op_zoo import initialized
 
 INT8 = QuantScheme(DType.I8, per_channel=True)
@@ -265,7 +265,7 @@ def test_coordinates_are_islands_of_float32_between_conversions(scheme: QuantSch
     got = run(quantized, {"image": bytes_})["landmarks"]
     assert got.dtype == np.float32
     assert np.abs(got - want).mean() < 0.01 < np.ptp(want)
-    file = run_litert(quantized, {"image": bytes_}, "reference")["landmarks"]
+    file = run_on_runtime(quantized, {"image": bytes_}, "reference")["landmarks"]
     np.testing.assert_allclose(file, got, atol=0.01)
     whole = quantize_graph(graph, ranges, scheme, output_type="uint8")
     grid = whole.type(dict(whole.outputs)["landmarks"]).quant
@@ -292,7 +292,7 @@ def test_any_nodes_can_stay_in_float32(kept: set[str], storage: QuantScheme):
     everywhere = quantize_graph(graph, ranges_of(graph, images), storage)
     worst = np.abs(run(everywhere, {"image": images})["landmarks"] - want).max()
     assert np.abs(got - want).max() <= max(1.6 * worst, 1e-5)
-    file = run_litert(quantized, {"image": images}, "reference")["landmarks"]
+    file = run_on_runtime(quantized, {"image": images}, "reference")["landmarks"]
     np.testing.assert_allclose(file, got, atol=1e-5)
 
 

@@ -191,3 +191,13 @@ def test_the_worker_ignores_modules_of_the_current_folder(dense, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     with Runner(dense) as runner:
         assert runner.inputs[0].name == "image"
+
+
+def test_a_worker_takes_one_model_after_the_other(dense) -> None:
+    faces = np.ones((2, 4), np.float32)
+    with Runner(dense) as runner:
+        pid, first = runner.pid, runner.digest
+        runner.load(dense_model(2 * WEIGHTS, BIAS))
+        found = runner.run({"image": faces})
+        assert runner.pid == pid and runner.digest != first
+    np.testing.assert_allclose(found["landmarks"], 2 * faces @ WEIGHTS.T + BIAS, rtol=1e-5)

@@ -15,56 +15,8 @@ from numpy.typing import NDArray
 
 from lmopt.errors import GraphError
 from lmopt.ir import DType, Edit, Graph, Quant, TensorType, Value
+from lmopt.ir import ops as o
 from lmopt.ir.op import Op
-from lmopt.ir.ops import (
-    Abs,
-    Add,
-    AvgPool2D,
-    BatchNorm,
-    Concat,
-    Constant,
-    Conv2D,
-    Conv2DTranspose,
-    Dense,
-    DepthToSpace,
-    DepthwiseConv2D,
-    Dequantize,
-    Div,
-    Exp,
-    HardSwish,
-    HeatmapDecode,
-    InvertTransform,
-    LandmarkHeatmap,
-    LeakyRelu,
-    Maximum,
-    MaxPool2D,
-    Mean,
-    Minimum,
-    MirrorPad,
-    Mul,
-    Pad,
-    PRelu,
-    Quantize,
-    Relu,
-    Relu6,
-    Reshape,
-    ResizeBilinear,
-    ResizeNearest,
-    Rsqrt,
-    Sigmoid,
-    SimilarityFit,
-    Slice,
-    Softmax,
-    SpaceToDepth,
-    Sqrt,
-    Square,
-    Sub,
-    Sum,
-    Tanh,
-    TransformLandmarks,
-    Transpose,
-    Warp,
-)
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -99,16 +51,17 @@ class Grower:
     def pick(self) -> Value:
         """Draws a value, in half of the cases the newest: graphs grow deep as well as wide."""
         newest = [self.values[-1]] * len(self.values)
-        return self.draw(st.sampled_from([*newest, *self.values]))
+        picked: Value = self.draw(st.sampled_from([*newest, *self.values]))
+        return picked
 
     def partner(self, value: Value) -> Value:
         """Draws a value that broadcasts with `value`: possibly itself, or a constant."""
         shape = self.type(value).shape
         fitting = [v for v in self.values if _broadcasts(self.type(v).shape, shape)]
         choice = self.draw(st.sampled_from([*fitting, None]))
-        if choice is not None:
+        if isinstance(choice, Value):
             return choice
-        return self.add(Constant((*([1] * (len(shape) - 1)), shape[-1] or 1)))
+        return self.add(o.Constant((*([1] * (len(shape) - 1)), shape[-1] or 1)))
 
 
 def draw_weights(
@@ -134,7 +87,7 @@ def _conv(g: Grower, value: Value) -> Value:
     channels = g.type(value).shape[-1] or 1
     groups = g.draw(st.sampled_from([d for d in (1, 2, channels) if channels % d == 0]))
     stride = g.draw(SIZES)
-    op = Conv2D(
+    op = o.Conv2D(
         filters=groups * g.draw(st.integers(1, 3)),
         kernel=g.draw(SIZES),
         stride=stride,
@@ -149,7 +102,7 @@ def _conv(g: Grower, value: Value) -> Value:
 
 def _depthwise(g: Grower, value: Value) -> Value:
     stride = g.draw(st.integers(1, 2))
-    op = DepthwiseConv2D(
+    op = o.DepthwiseConv2D(
         kernel=g.draw(SIZES),
         stride=(stride, stride),
         padding=g.draw(PADDINGS),
@@ -161,11 +114,11 @@ def _depthwise(g: Grower, value: Value) -> Value:
 
 
 def _dense(g: Grower, value: Value) -> Value:
-    op = Dense(g.draw(st.integers(1, 4)), g.draw(st.booleans()), g.draw(ACTIVATIONS))
+    op = o.Dense(g.draw(st.integers(1, 4)), g.draw(st.booleans()), g.draw(ACTIVATIONS))
     return g.add(op, value)
 
 
-def _pool(cls: type[MaxPool2D | AvgPool2D]) -> Callable[[Grower, Value], Value]:
+def _pool(cls: type[o.MaxPool2D | o.AvgPool2D]) -> Callable[[Grower, Value], Value]:
     return lambda g, value: g.add(cls(g.draw(SIZES), g.draw(SIZES), g.draw(PADDINGS)), value)
 
 
@@ -173,7 +126,7 @@ def _unary(cls: type[Op]) -> Callable[[Grower, Value], Value]:
     return lambda g, value: g.add(cls(), value)
 
 
-def _binary(cls: type[Add | Sub | Mul]) -> Callable[[Grower, Value], Value]:
+def _binary(cls: type[o.Add | o.Sub | o.Mul]) -> Callable[[Grower, Value], Value]:
     def grow(g: Grower, value: Value) -> Value:
         operands = [value, g.partner(value)]
         if g.draw(st.booleans()):
@@ -184,11 +137,11 @@ def _binary(cls: type[Add | Sub | Mul]) -> Callable[[Grower, Value], Value]:
 
 
 def _leaky(g: Grower, value: Value) -> Value:
-    return g.add(LeakyRelu(g.draw(st.floats(0, 1, width=32))), value)
+    return g.add(o.LeakyRelu(g.draw(st.floats(0, 1, width=32))), value)
 
 
 def _norm(g: Grower, value: Value) -> Value:
-    return g.add(BatchNorm(g.draw(st.sampled_from([1e-3, 1e-5]))), value)
+    return g.add(o.BatchNorm(g.draw(st.sampled_from([1e-3, 1e-5]))), value)
 
 
 def _concat(g: Grower, value: Value) -> Value:
@@ -199,25 +152,25 @@ def _concat(g: Grower, value: Value) -> Value:
         if len(g.type(v).shape) == len(shape) and g.type(v).shape[:-1] == shape[:-1]
     ]
     others = g.draw(st.lists(st.sampled_from(fitting), max_size=2))
-    return g.add(Concat(g.draw(st.sampled_from([-1, len(shape) - 1]))), value, *others)
+    return g.add(o.Concat(g.draw(st.sampled_from([-1, len(shape) - 1]))), value, *others)
 
 
 def _reshape(g: Grower, value: Value) -> Value:
     dims = [d for d in g.type(value).shape[1:] if d is not None]
     shapes: list[tuple[int, ...]] = [(-1,), tuple(reversed(dims)), (1, 1, -1)]
-    return g.add(Reshape(g.draw(st.sampled_from(shapes))), value)
+    return g.add(o.Reshape(g.draw(st.sampled_from(shapes))), value)
 
 
 def _constant(g: Grower, value: Value) -> Value:
-    return g.add(Add(), value, g.add(Constant((1, g.type(value).shape[-1] or 1))))
+    return g.add(o.Add(), value, g.add(o.Constant((1, g.type(value).shape[-1] or 1))))
 
 
 def _pad(g: Grower, value: Value) -> Value:
-    return g.add(Pad(*g.draw(st.tuples(*[st.integers(0, 2)] * 4))), value)
+    return g.add(o.Pad(*g.draw(st.tuples(*[st.integers(0, 2)] * 4))), value)
 
 
 def _conv_transpose(g: Grower, value: Value) -> Value:
-    op = Conv2DTranspose(
+    op = o.Conv2DTranspose(
         filters=g.draw(st.integers(1, 3)),
         kernel=g.draw(SIZES),
         stride=g.draw(st.sampled_from([(1, 1), (2, 2), (1, 2)])),
@@ -228,7 +181,7 @@ def _conv_transpose(g: Grower, value: Value) -> Value:
     return g.add(op, value)
 
 
-def _extreme(cls: type[Maximum | Minimum]) -> Callable[[Grower, Value], Value]:
+def _extreme(cls: type[o.Maximum | o.Minimum]) -> Callable[[Grower, Value], Value]:
     return lambda g, value: g.add(cls(), value, g.partner(value))
 
 
@@ -236,24 +189,25 @@ def _slice(g: Grower, value: Value) -> Value:
     dims = [d or 1 for d in g.type(value).shape[1:]]
     begin = tuple(g.draw(st.sampled_from([0, 0, dim // 2])) for dim in dims)
     size = tuple(g.draw(st.sampled_from([-1, -1, 1])) for _ in dims)
-    return g.add(Slice(begin, size, tuple(g.draw(st.integers(1, 2)) for _ in dims)), value)
+    return g.add(o.Slice(begin, size, tuple(g.draw(st.integers(1, 2)) for _ in dims)), value)
 
 
 def _transpose(g: Grower, value: Value) -> Value:
-    return g.add(Transpose((0, *g.draw(st.permutations(range(1, g.type(value).rank))))), value)
+    return g.add(o.Transpose((0, *g.draw(st.permutations(range(1, g.type(value).rank))))), value)
 
 
 def _mirror_pad(g: Grower, value: Value) -> Value:
     mode = g.draw(st.sampled_from(["reflect", "symmetric"]))
-    return g.add(MirrorPad(*g.draw(st.tuples(*[st.integers(0, 1)] * 4)), mode), value)
+    top, bottom, left, right = (g.draw(st.integers(0, 1)) for _ in range(4))
+    return g.add(o.MirrorPad(top, bottom, left, right, mode), value)
 
 
 def _sum(g: Grower, value: Value) -> Value:
     axes = g.draw(st.sets(st.integers(1, g.type(value).rank - 1), min_size=1))
-    return g.add(Sum(tuple(sorted(axes)), keepdims=True), value)
+    return g.add(o.Sum(tuple(sorted(axes)), keepdims=True), value)
 
 
-def _resize(cls: type[ResizeBilinear | ResizeNearest]) -> Callable[[Grower, Value], Value]:
+def _resize(cls: type[o.ResizeBilinear | o.ResizeNearest]) -> Callable[[Grower, Value], Value]:
     rules = st.sampled_from([(False, False), (True, False), (False, True)])
     sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
     return lambda g, value: g.add(cls(g.draw(sizes), *g.draw(rules)), value)
@@ -261,42 +215,42 @@ def _resize(cls: type[ResizeBilinear | ResizeNearest]) -> Callable[[Grower, Valu
 
 def _decode(g: Grower, value: Value) -> Value:
     method = g.draw(st.sampled_from(["argmax", "softargmax"]))
-    return g.add(HeatmapDecode(method, g.draw(st.floats(0, 0.5)), 2.0), value)
+    return g.add(o.HeatmapDecode(method, g.draw(st.floats(0, 0.5)), 2.0), value)
 
 
 def _landmarks(g: Grower, value: Value) -> Value:
     """Landmarks of any tensor: a dense layer on its elements."""
-    flat = g.add(Reshape(), value)
-    return g.add(Dense(2 * g.draw(st.integers(2, 4))), flat)
+    flat = g.add(o.Reshape(), value)
+    return g.add(o.Dense(2 * g.draw(st.integers(2, 4))), flat)
 
 
 def _fit(g: Grower, value: Value) -> Value:
     points = _landmarks(g, value)
-    reference = g.add(Constant((g.type(points).shape[-1] or 0,)))
-    return g.add(SimilarityFit(), points, reference)
+    reference = g.add(o.Constant((g.type(points).shape[-1] or 0,)))
+    return g.add(o.SimilarityFit(), points, reference)
 
 
 def _transformed(g: Grower, value: Value) -> Value:
-    return g.add(TransformLandmarks(), _landmarks(g, value), _fit(g, value))
+    return g.add(o.TransformLandmarks(), _landmarks(g, value), _fit(g, value))
 
 
 def _heatmap(g: Grower, value: Value) -> Value:
-    return g.add(LandmarkHeatmap(g.draw(SIZES)), _landmarks(g, value))
+    return g.add(o.LandmarkHeatmap(g.draw(SIZES)), _landmarks(g, value))
 
 
 def _block(g: Grower, value: Value) -> Value:
     """The block detectors are made of: kernel, batch norm, activation."""
     use_bias = g.draw(st.booleans())
     filters = g.draw(st.integers(1, 3))
-    kernels: list[Op] = [Dense(filters, use_bias)]
+    kernels: list[Op] = [o.Dense(filters, use_bias)]
     if g.type(value).rank == 4:
         multiplier = g.draw(st.integers(1, 2))
         kernels += [
-            Conv2D(filters, kernel=g.draw(SIZES), use_bias=use_bias),
-            DepthwiseConv2D(kernel=g.draw(SIZES), multiplier=multiplier, use_bias=use_bias),
+            o.Conv2D(filters, kernel=g.draw(SIZES), use_bias=use_bias),
+            o.DepthwiseConv2D(kernel=g.draw(SIZES), multiplier=multiplier, use_bias=use_bias),
         ]
-    block = [g.draw(st.sampled_from(kernels)), BatchNorm()]
-    block += g.draw(st.sampled_from([[], [Relu()], [Relu6()], [BatchNorm(1e-5)]]))
+    block = [g.draw(st.sampled_from(kernels)), o.BatchNorm()]
+    block += g.draw(st.sampled_from([[], [o.Relu()], [o.Relu6()], [o.BatchNorm(1e-5)]]))
     for op in block:
         value = g.add(op, value)
         g.values.append(value)
@@ -308,10 +262,10 @@ def _grid(g: Grower, value: Value) -> Value:
     dtype = g.draw(st.sampled_from([DType.I8, DType.U8, DType.I16]))
     zero = 0 if dtype is DType.I16 else g.draw(st.integers(*dtype.bounds))
     quant = Quant.per_tensor(g.draw(st.floats(1e-3, 1.0)), zero)
-    stored = g.add(Quantize(), value, type=TensorType(dtype, g.type(value).shape, quant))
+    stored = g.add(o.Quantize(), value, type=TensorType(dtype, g.type(value).shape, quant))
     if len(g.type(value).shape) == 4 and g.draw(st.booleans()):
-        stored = g.add(MaxPool2D((1, 1), (1, 1)), stored)
-    return g.add(Dequantize(), stored)
+        stored = g.add(o.MaxPool2D((1, 1), (1, 1)), stored)
+    return g.add(o.Dequantize(), stored)
 
 
 GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
@@ -319,50 +273,50 @@ GROWERS: Mapping[str, Callable[[Grower, Value], Value]] = {
     "depthwise_conv2d": _depthwise,
     "dense": _dense,
     "batch_norm": _norm,
-    "relu": _unary(Relu),
-    "relu6": _unary(Relu6),
+    "relu": _unary(o.Relu),
+    "relu6": _unary(o.Relu6),
     "leaky_relu": _leaky,
-    "prelu": _unary(PRelu),
-    "sigmoid": _unary(Sigmoid),
-    "tanh": _unary(Tanh),
-    "hard_swish": _unary(HardSwish),
-    "add": _binary(Add),
-    "sub": _binary(Sub),
-    "mul": _binary(Mul),
-    "max_pool2d": _pool(MaxPool2D),
-    "avg_pool2d": _pool(AvgPool2D),
-    "mean": lambda g, value: g.add(Mean(g.draw(st.booleans())), value),
+    "prelu": _unary(o.PRelu),
+    "sigmoid": _unary(o.Sigmoid),
+    "tanh": _unary(o.Tanh),
+    "hard_swish": _unary(o.HardSwish),
+    "add": _binary(o.Add),
+    "sub": _binary(o.Sub),
+    "mul": _binary(o.Mul),
+    "max_pool2d": _pool(o.MaxPool2D),
+    "avg_pool2d": _pool(o.AvgPool2D),
+    "mean": lambda g, value: g.add(o.Mean(g.draw(st.booleans())), value),
     "concat": _concat,
     "reshape": _reshape,
     "constant": _constant,
     "pad": _pad,
-    "resize_bilinear": _resize(ResizeBilinear),
-    "resize_nearest": _resize(ResizeNearest),
+    "resize_bilinear": _resize(o.ResizeBilinear),
+    "resize_nearest": _resize(o.ResizeNearest),
     "heatmap_decode": _decode,
     "similarity_fit": _fit,
-    "invert_transform": lambda g, value: g.add(InvertTransform(), _fit(g, value)),
+    "invert_transform": lambda g, value: g.add(o.InvertTransform(), _fit(g, value)),
     "transform_landmarks": _transformed,
-    "warp": lambda g, value: g.add(Warp(), value, _fit(g, value)),
+    "warp": lambda g, value: g.add(o.Warp(), value, _fit(g, value)),
     "landmark_heatmap": _heatmap,
     "block": _block,
     "conv2d_transpose": _conv_transpose,
-    "softmax": _unary(Softmax),
-    "exp": lambda g, value: g.add(Exp(), g.add(Tanh(), value)),
-    "square": lambda g, value: g.add(Square(), g.add(Tanh(), value)),
-    "abs": _unary(Abs),
-    "sqrt": lambda g, value: g.add(Sqrt(), g.add(Sigmoid(), value)),
-    "rsqrt": lambda g, value: g.add(Rsqrt(), g.add(Exp(), g.add(Tanh(), value))),
+    "softmax": _unary(o.Softmax),
+    "exp": lambda g, value: g.add(o.Exp(), g.add(o.Tanh(), value)),
+    "square": lambda g, value: g.add(o.Square(), g.add(o.Tanh(), value)),
+    "abs": _unary(o.Abs),
+    "sqrt": lambda g, value: g.add(o.Sqrt(), g.add(o.Sigmoid(), value)),
+    "rsqrt": lambda g, value: g.add(o.Rsqrt(), g.add(o.Exp(), g.add(o.Tanh(), value))),
     "div": lambda g, value: g.add(
-        Div(g.draw(ACTIVATIONS)), value, g.add(Exp(), g.add(Tanh(), value))
+        o.Div(g.draw(ACTIVATIONS)), value, g.add(o.Exp(), g.add(o.Tanh(), value))
     ),
-    "maximum": _extreme(Maximum),
-    "minimum": _extreme(Minimum),
+    "maximum": _extreme(o.Maximum),
+    "minimum": _extreme(o.Minimum),
     "slice": _slice,
     "transpose": _transpose,
     "mirror_pad": _mirror_pad,
-    "space_to_depth": lambda g, value: g.add(SpaceToDepth(2), value),
+    "space_to_depth": lambda g, value: g.add(o.SpaceToDepth(2), value),
     "depth_to_space": lambda g, value: g.add(
-        DepthToSpace(2), g.add(Conv2D(4 * g.draw(st.integers(1, 2)), (1, 1)), value)
+        o.DepthToSpace(2), g.add(o.Conv2D(4 * g.draw(st.integers(1, 2)), (1, 1)), value)
     ),
     "sum": _sum,
     "quantize": _grid,

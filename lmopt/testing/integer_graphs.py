@@ -5,30 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lmopt.ir import DType, Edit, Graph, Loc, Node, Quant, TensorType, Value, Weight
+from lmopt.ir import DType, Edit, Loc, Node, Quant, TensorType, Value, Weight
 from lmopt.ir import ops as o
+from lmopt.ir.op import Op
+from lmopt.testing.case import Case
 
-Draw = Callable[..., object]
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 INTEGER_STORAGE = (DType.I8, DType.U8)
 ACTIVATIONS = st.sampled_from(["none", "relu", "relu6"])
 PADDINGS = st.sampled_from(["same", "valid"])
-
-
-@dataclass(frozen=True)
-class Case:
-    """A graph and arrays for its inputs."""
-
-    graph: Graph
-    inputs: Mapping[str, NDArray[np.generic]]
-
-    def __repr__(self) -> str:
-        nodes = "; ".join(f"{n.name} = {n.op} : {n.results[0]}" for n in self.graph.nodes)
-        return f"Case({nodes})"
 
 
 @dataclass
@@ -74,9 +65,7 @@ class Builder:
     def dims(self, value: Value) -> tuple[int, ...]:
         return tuple(d for d in self.type(value).shape[1:] if d is not None)
 
-    def put(
-        self, op: o.Op, *operands: Value, grid: Quant | None = None, **weights: Weight
-    ) -> Value:
+    def put(self, op: Op, *operands: Value, grid: Quant | None = None, **weights: Weight) -> Value:
         """Adds a node whose result lies on `grid`, or on the first operand's."""
         types = [self.type(value) for value in operands]
         quant = grid or types[0].quant
@@ -97,7 +86,7 @@ class Builder:
         count = channels if per_channel else 1
         scales = [math.exp(self.rng.uniform(math.log(2e-3), math.log(0.05))) for _ in range(count)]
         if self.storage is DType.I8:
-            array = self.rng.integers(-127, 128, size=shape).astype(np.int8)
+            array: NDArray[Any] = self.rng.integers(-127, 128, size=shape).astype(np.int8)
             zero = 0
         else:
             array = self.stored(shape)
@@ -125,7 +114,7 @@ def _image(b: Builder) -> Value:
     return b.input((b.draw(SIDE), b.draw(SIDE), b.draw(st.integers(1, 9))))
 
 
-def _window(b: Builder, x: Value) -> tuple[tuple[int, int], tuple[int, int], str]:
+def _window(b: Builder, x: Value) -> tuple[tuple[int, int], tuple[int, int], o.Padding]:
     """Returns kernel, dilation and padding that leave something of the picture."""
     kernel, dilation = b.draw(PAIR), b.draw(STEP)
     height, width, _ = b.dims(x)
@@ -167,7 +156,7 @@ def _dense(b: Builder, x: Value) -> Value:
     return b.put(op, x, grid=b.grid(scale), **weights)
 
 
-def _unary(op: o.Op) -> Callable[[Builder, Value], Value]:
+def _unary(op: Op) -> Callable[[Builder, Value], Value]:
     return lambda b, x: b.put(op, x, grid=b.grid(b.near(b.scale(x))))
 
 
@@ -289,8 +278,8 @@ def _mirror_pad(b: Builder, x: Value) -> Value:
     mode = b.draw(st.sampled_from(["reflect", "symmetric"]))
     left_out = 1 if mode == "reflect" else 0
     most = [min(2, size - left_out) for size in b.dims(x)[:2]]
-    widths = [b.draw(st.integers(0, most[k // 2])) for k in range(4)]
-    return b.put(o.MirrorPad(*widths, mode), x)
+    top, bottom, left, right = (b.draw(st.integers(0, most[k // 2])) for k in range(4))
+    return b.put(o.MirrorPad(top, bottom, left, right, mode), x)
 
 
 def _space_to_depth(b: Builder, x: Value) -> Value:

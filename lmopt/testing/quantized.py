@@ -1,0 +1,104 @@
+"""Random inputs, and random graphs put on grids that were calibrated on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lmopt.codegen.legality import check
+from lmopt.errors import BackendError, GraphError, PassError
+from lmopt.ir.graph import Graph
+from lmopt.ir.interp import run
+from lmopt.ir.types import DType, ValueRange
+from lmopt.pipeline.base import QuantScheme
+from lmopt.quant.assign import EdgeType, quantize_graph
+from lmopt.testing.case import Arrays, QuantizedCase
+from lmopt.testing.float_graphs import FLOAT_KINDS, graphs
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+NORM_KINDS = frozenset({"batch_norm", "block"})
+"""What must be folded before a graph can be quantized."""
+REAL_KINDS = frozenset({"softmax", "exp", "square", "abs", "sqrt", "rsqrt", "div", "sum"})
+"""What stays in float32, between conversions."""
+INTEGER_KINDS = FLOAT_KINDS - NORM_KINDS - REAL_KINDS
+MIXED_KINDS = FLOAT_KINDS - NORM_KINDS
+
+
+@st.composite
+def inputs(draw: Draw, graph: Graph, *, items: int = 2) -> dict[str, NDArray[Any]]:
+    """Draws arrays for every input: over the whole grid of integer ones, normal for float32."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    found: dict[str, NDArray[Any]] = {}
+    for node in graph.inputs:
+        type = node.results[0]
+        shape = tuple(items if d is None else d for d in type.shape)
+        if type.quant is None:
+            found[node.name] = rng.normal(size=shape).astype(type.dtype.numpy)
+        else:
+            low, high = type.dtype.bounds
+            found[node.name] = rng.integers(low, high, shape, endpoint=True).astype(
+                type.dtype.numpy
+            )
+    return found
+
+
+def put_on_grids(
+    graph: Graph,
+    values: Arrays,
+    storage: DType,
+    *,
+    edge: EdgeType,
+    real: frozenset[str] = frozenset(),
+) -> Graph:
+    """Returns an integer form of a float graph, its ranges taken from one batch.
+
+    Args:
+        graph: Float32, without batch norms.
+        values: The batch.
+        storage: I8 with kernels per channel, or U8.
+        edge: Element type of inputs and outputs.
+        real: Nodes that stay in float32.
+    """
+    held = run(graph, values, all_values=True)
+    ranges = {
+        node.value: ValueRange(float(held[node.name].min()), float(held[node.name].max()))
+        for node in graph.nodes
+    }
+    scheme = QuantScheme(storage, per_channel=storage is DType.I8, real=real)
+    return quantize_graph(graph, ranges, scheme, input_type=edge, output_type=edge)
+
+
+@st.composite
+def quantized_graphs(
+    draw: Draw, max_nodes: int = 5, kinds: Collection[str] = MIXED_KINDS
+) -> QuantizedCase:
+    """Draws a float graph, a batch, and the graph on grids calibrated on that batch.
+
+    Storage, the types at the border and, now and then, nodes left in float32 are drawn as well.
+
+    Args:
+        draw: Given by hypothesis.
+        max_nodes: Growing steps of the float graph.
+        kinds: Op kinds to draw from; `INTEGER_KINDS` leaves none in float32.
+    """
+    graph = draw(graphs(max_nodes=max_nodes, kinds=kinds))
+    values = draw(inputs(graph))
+    storage = draw(st.sampled_from([DType.I8, DType.U8]))
+    own: EdgeType = "int8" if storage is DType.I8 else "uint8"
+    edge = draw(st.sampled_from(["float32", own]))
+    left = frozenset[str]()
+    if REAL_KINDS & set(kinds) and draw(st.booleans()):
+        names = [n.name for n in graph.nodes if n.op.kind not in ("input", "constant")]
+        left = frozenset(draw(st.lists(st.sampled_from(names), max_size=2))) if names else left
+    try:
+        found = put_on_grids(graph, values, storage, edge=edge, real=left)
+        check(found)
+    except (BackendError, GraphError, PassError):
+        # a range too narrow for the runtime, or nothing computed
+        assume(False)
+    return QuantizedCase(graph, found, values)
