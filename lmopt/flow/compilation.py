@@ -28,6 +28,7 @@ class CompiledModel:
         pipeline: What made it.
         graph: The graph in the file.
         steps: What every pass did.
+        parity: What the parity gate found, where the graph is quantized.
     """
 
     data: bytes
@@ -35,6 +36,7 @@ class CompiledModel:
     pipeline: Pipeline
     graph: Graph
     steps: tuple[PassStep, ...]
+    parity: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -43,8 +45,8 @@ class CompiledModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Returns what the passes had to say, in order."""
-        return tuple(note for step in self.steps for note in step.notes)
+        """Returns what the passes had to say, in order, and the parity gate."""
+        return (*(note for step in self.steps for note in step.notes), *self.parity)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a report."""
@@ -122,6 +124,7 @@ def compile(
     ) as bench:
         result = bench.run(pipeline, verify_each=verify_each)
         made = bench.file(result.graph)
+        parity = bench.prove(result.graph, made)
     if path is not None:
         write_atomically(path, made)
-    return CompiledModel(made, path, pipeline, result.graph, result.steps)
+    return CompiledModel(made, path, pipeline, result.graph, result.steps, parity)

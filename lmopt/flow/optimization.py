@@ -207,6 +207,7 @@ def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
     start = time.monotonic()
     result = bench.run(pipeline)
     data = bench.file(result.graph)
+    parity = bench.prove(result.graph, data)
     score = bench.score(data, "validation")
     path = journal.write_model(data)
     return Trained(
@@ -218,7 +219,7 @@ def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
         parameters=result.graph.parameters,
         macs=result.graph.macs,
         seconds=time.monotonic() - start,
-        notes=result.notes,
+        notes=(*result.notes, *parity),
     )
 
 
