@@ -14,6 +14,7 @@ from lmopt.quant.assign import EdgeType
 from lmopt.quant.segment import Segment, segments_of, span
 from lmopt_passes.post_training import INT8, UINT8, PostTraining
 
+
 @dataclass(frozen=True)
 class QuantizeMixed(Pass):
     """Leaves those parts of a folded float graph in float32 that eight bits would harm.
