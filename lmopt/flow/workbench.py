@@ -168,7 +168,8 @@ class Workbench:
         )
 
     @cached_property
-    def _scorer(self) -> GraphScorer:
+    def scorer(self) -> GraphScorer:
+        """Returns the scoring of graphs on validation faces."""
         return GraphScorer(self.protocol("validation"), self._shelf, self._threads)
 
     def context(self) -> PassContext:
@@ -178,7 +179,7 @@ class Workbench:
         if self.faces is not None and contract is not None:
             services[Need.TRAINER] = self._trainer
             services[Need.CALIBRATOR] = self._calibrator
-            services[Need.SCORER] = self._scorer
+            services[Need.SCORER] = self.scorer
         if self.target is not None:
             services[Need.COST] = TargetCost(self.target)
         teacher = self.teacher
