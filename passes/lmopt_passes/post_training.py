@@ -126,9 +126,9 @@ class PostTraining:
         return replace(self, scheme=replace(self.scheme, real=self.scheme.real | names))
 
     def only(self, names: frozenset[str]) -> Graph:
-        """Returns the graph with nothing but these nodes, and the inputs, on grids."""
+        """Returns the graph with nothing but these nodes, and the inputs, on grids, corrected."""
         others = {node.name for node in self.graph.nodes if node.op.kind != "input"} - names
-        return self.keeping(frozenset(others)).quantized()
+        return self.keeping(frozenset(others)).corrected()
 
     def quantized(self) -> Graph:
         """Returns the graph on its grids, its mean answers not yet corrected."""
