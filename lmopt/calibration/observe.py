@@ -17,7 +17,7 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import Observer
 from lmopt.quant.ranges import OBSERVERS, ActivationSample
-from lmopt.runtime.runner import Runner
+from lmopt.runtime.runner import Runner, to_model_input
 
 _BATCH = 8
 
@@ -102,7 +102,7 @@ class FaceCalibrator:
         with Runner(emit(edit.done()), threads=self._threads) as runner:
             for start in range(0, len(pixels), _BATCH):
                 batch = self._contract.normalize(pixels[start : start + _BATCH])
-                found = runner.run({source: batch})
+                found = runner.run({source: to_model_input(batch, runner.inputs[0])})
                 arrays = [found[f"observed_{k}"] for k in range(len(grids))]
                 yield [
                     array if grid is None else grid.dequantize(array)

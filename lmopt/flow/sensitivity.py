@@ -176,7 +176,7 @@ def _worst(scorer: GraphScorer, whole: Graph, graph: Graph) -> tuple[ShiftedFace
     protocol = scorer.protocol
     before, after = scorer.landmarks(graph), scorer.landmarks(whole)
     scheme, truth, crops = protocol.contract.scheme, protocol.truth, protocol.crops
-    distance = normalising_distance(truth, scheme, protocol.normaliser)
+    distance = normalising_distance(before, scheme, protocol.normaliser)
     moved = 100 * point_errors(after, before) / distance[:, None]
     nme = [nme_percent(found, truth, scheme, protocol.normaliser) for found in (before, after)]
     order = np.argsort(-moved.max(axis=1), kind="stable")[:WORST]

@@ -109,7 +109,7 @@ def prove(graph: Graph, model: bytes, feeds: Feeds, where: str) -> Parity:
                 found.rounded += _compare(graph, node, seen, place, "default", steps)
                 found.elements += seen[node.value].size * _is_stored(node)
             places = dict(graph.outputs)
-            for name, answer in answers.items():  # one name for a value that has several
+            for name, answer in answers.items():
                 node, whose = graph.producer(places[name]), "shipped file's"
                 _require_near(node, answer, seen[places[name]], 0, place, whose)
     return found

@@ -114,8 +114,11 @@ class Session:
 
 
 def _named(details: list[dict[str, Any]], names: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    by_index = {index: name for name, index in names.items()}
-    return {by_index.get(d["index"], str(d["name"])): d for d in details}
+    # One tensor may leave under several names.
+    known: dict[int, list[str]] = {}
+    for name, index in names.items():
+        known.setdefault(index, []).append(name)
+    return {name: d for d in details for name in known.get(d["index"], [str(d["name"])])}
 
 
 def _describe(name: str, details: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,15 +72,14 @@ class QuantizeMixed(Pass):
         }
         cost = cache(_cost_of(graph, ctx, parts, lambda real: keeping(real).quantized()))
         real = _Search(alone, loss, cost, self.max_nme_drop).best()
-        kept = ", ".join(f"{span(graph, parts[k])} ({alone[k]:.4f})" for k in sorted(real))
+        kept = ", ".join(f"{span(graph, parts[k])} (alone {alone[k]:.4f})" for k in sorted(real))
         made = corrected(real)
         change = ctx.scorer.nme_percent(made) - ctx.scorer.nme_percent(graph)
         return PassResult(
             made,
             True,
             (
-                f"{len(real)} of {len(parts)} segments stay in float32 (points of NME each would "
-                f"cost alone): {kept or 'none'}",
+                f"{len(real)} of {len(parts)} segments stay in float32: {kept or 'none'}",
                 f"landmarks shift by {ctx.scorer.shift_percent(made, graph):.3f} %, which costs "
                 f"{loss(real):.4f} points on average; validation NME {change:+.3f} points",
                 *keeping(real).notes,

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmopt.codegen.tflite import emit
 from lmopt.errors import BackendError, InputError
+from lmopt.ir.edit import Edit
+from lmopt.ir.ops import Relu
 from lmopt.runtime.runner import ITEMS_PER_REQUEST, Runner, file_digest
 from tests.support.tiny_tflite import (
     crashing_model,
@@ -177,3 +180,17 @@ def test_the_worker_ignores_modules_of_the_current_folder(dense, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     with Runner(dense) as runner:
         assert runner.inputs[0].name == "image"
+
+
+def test_a_tensor_that_leaves_under_two_names_is_given_under_both() -> None:
+    edit = Edit("twice")
+    x = edit.input("x", (None, 3))
+    y = edit.add("y", Relu(), x)
+    for name in ("zebra", "answer", "middle"):
+        edit.output(name, y)
+    feed = np.array([[-1, 2, 3]], np.float32)
+    with Runner(emit(edit.done())) as runner:
+        found = runner.run({"x": feed})
+    assert set(found) == {"zebra", "answer", "middle"}
+    for array in found.values():
+        np.testing.assert_array_equal(array, [[0, 2, 3]])
