@@ -18,8 +18,11 @@ from lmopt.runtime.runner import Runner, to_model_input
 Array = NDArray[Any]
 Feeds = Mapping[str, NDArray[np.floating]]
 
-REAL_TOLERANCE = 1e-4
-"""Largest difference of real results, relative to their largest magnitude: the order of sums."""
+REAL_TOLERANCE = 1e-3
+"""Largest difference of real results, relative to their largest magnitude.
+
+Sums in another order differ by 1e-6; a warp turns the last bits of its coordinates into 2e-4.
+"""
 
 
 @dataclass
