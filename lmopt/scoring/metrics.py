@@ -147,9 +147,9 @@ def expected_drop(
     Units: points of NME, never below 0.
 
     Source: mean of the law of cosines over `_DIRECTIONS` even angles. Measured: 48 ways to quantize
-    all or parts of pfld-0.25@300w (int8 and uint8, 193 validation faces) lose 0.10 to 0.13 times the
-    square of their shift in percent by this rule; their NME changes lie around it by 1.2 times the
-    standard errors of those changes (root mean square).
+        all or parts of pfld-0.25@300w (int8 and uint8, 193 validation faces) lose 0.10 to 0.13
+        times the square of their shift in percent by this rule; their NME changes lie around it by
+        1.2 times the standard errors of those changes (root mean square).
     """
     e, d = point_errors(reference, truth)[..., None], point_errors(predicted, reference)[..., None]
     angles = np.linspace(0.0, np.pi, _DIRECTIONS, endpoint=False) + np.pi / (2 * _DIRECTIONS)
