@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Parity:
     nodes: int
     rounded: int = 0
     elements: int = 0
-    unchecked: tuple[str, ...] = field(default=())
+    unchecked: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
