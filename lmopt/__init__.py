@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lmopt.flow.measuring import measure
     from lmopt.flow.optimization import optimize
     from lmopt.flow.request import OptimizeRequest
+    from lmopt.flow.sensitivity import sensitivity
     from lmopt.flow.sources import load
     from lmopt.flow.storage import compare_storage
     from lmopt.flow.training import train
@@ -41,6 +42,7 @@ __all__ = [
     "load",
     "measure",
     "optimize",
+    "sensitivity",
     "train",
 ]
 
@@ -55,6 +57,7 @@ _HOMES = {
     "load": "lmopt.flow.sources",
     "measure": "lmopt.flow.measuring",
     "optimize": "lmopt.flow.optimization",
+    "sensitivity": "lmopt.flow.sensitivity",
     "train": "lmopt.flow.training",
 }
 

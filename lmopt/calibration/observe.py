@@ -17,7 +17,7 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import Observer
 from lmopt.quant.ranges import OBSERVERS, ActivationSample
-from lmopt.runtime.runner import Runner
+from lmopt.runtime.runner import Runner, to_model_input
 
 _BATCH = 8
 
@@ -65,7 +65,7 @@ class FaceCalibrator:
         watched = [value for value in values if value not in inputs]
         samples = [ActivationSample() for _ in watched]
         rng = np.random.default_rng(0)
-        for results in self._observed(graph, watched, faces):
+        for results in self.observed(graph, watched, faces):
             for sample, array in zip(samples, results, strict=True):
                 sample.add(array, rng)
         choose = OBSERVERS[observer]
@@ -83,16 +83,16 @@ class FaceCalibrator:
         if not values:
             return {}
         sums: list[NDArray[np.float64]] = [np.zeros(())] * len(values)
-        for results in self._observed(graph, values, faces):
+        for results in self.observed(graph, values, faces):
             for position, array in enumerate(results):
                 sums[position] = sums[position] + array.sum(axis=0, dtype=np.float64)
         count = len(self.crops(faces))
         return {value: total / count for value, total in zip(values, sums, strict=True)}
 
-    def _observed(
+    def observed(
         self, graph: Graph, values: Sequence[Value], faces: int
     ) -> Iterator[list[NDArray[np.floating]]]:
-        """Yields what each value is, as real numbers, for batches of faces."""
+        """Yields what each value is, as real numbers, for batches of the same faces each time."""
         pixels = self.crops(faces)
         edit = graph.edit()
         for position, value in enumerate(values):
@@ -102,7 +102,7 @@ class FaceCalibrator:
         with Runner(emit(edit.done()), threads=self._threads) as runner:
             for start in range(0, len(pixels), _BATCH):
                 batch = self._contract.normalize(pixels[start : start + _BATCH])
-                found = runner.run({source: batch})
+                found = runner.run({source: to_model_input(batch, runner.inputs[0])})
                 arrays = [found[f"observed_{k}"] for k in range(len(grids))]
                 yield [
                     array if grid is None else grid.dequantize(array)

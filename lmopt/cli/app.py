@@ -12,6 +12,7 @@ from lmopt.cli.commands.inspect import inspect
 from lmopt.cli.commands.measure import measure
 from lmopt.cli.commands.optimize import optimize
 from lmopt.cli.commands.passes import passes
+from lmopt.cli.commands.sensitivity import sensitivity
 from lmopt.cli.commands.storage import storage
 from lmopt.cli.commands.targets import targets
 from lmopt.cli.commands.train import train
@@ -25,7 +26,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (optimize, storage, compile, inspect, measure, evaluate, train, passes, targets):
+for command in (
+    *(optimize, storage, compile, inspect, measure, evaluate, sensitivity, train),
+    *(passes, targets),
+):
     app.command()(command)
 app.add_typer(data, name="data")
 

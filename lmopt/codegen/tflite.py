@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lmopt.codegen.legality import check
 from lmopt.codegen.table import EMITTERS
 from lmopt.codegen.writer import Writer
-from lmopt.ir.graph import Graph
+from lmopt.ir.graph import Graph, Value
 
 
 def emit(graph: Graph, *, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -25,10 +25,19 @@ def emit(graph: Graph, *, metadata: Mapping[str, str] | None = None) -> bytes:
         GraphError: Weights without values, or what the runtime would refuse.
         BackendError: A grid that is too fine for the runtime's kernels.
     """
+    return _written(graph).finish(metadata or {})
+
+
+def tensor_names(graph: Graph) -> Mapping[Value, str]:
+    """Returns what the tensor of each value is called in the file that `emit` gives."""
+    return _written(graph).value_names
+
+
+def _written(graph: Graph) -> Writer:
     check(graph)
     writer = Writer(graph)
     for node in graph.inputs:
         writer.tensor(node.value)
     for node in graph.nodes:
         EMITTERS[node.op.kind](writer, node)
-    return writer.finish(metadata or {})
+    return writer

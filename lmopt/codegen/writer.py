@@ -78,6 +78,11 @@ class Writer:
             self._values[value] = self._add(name, self.graph.type(value), buffer=0)
         return self._values[value]
 
+    @property
+    def value_names(self) -> dict[Value, str]:
+        """Returns the tensor names of the values seen so far."""
+        return {value: str(self._tensors[at].name) for value, at in self._values.items()}
+
     def temporary(self, name: str, type: TensorType) -> int:
         """Returns a new activation tensor that stands for no value of the graph."""
         return self._add(self._fresh(name), type, buffer=0)

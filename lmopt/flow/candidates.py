@@ -62,9 +62,10 @@ def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
     if target is not None and str(pipeline) != BASELINE:
         require_legal(result.graph, target)
     data = bench.file(result.graph)
+    parity = bench.prove(result.graph, data)
     score = bench.score(data, "validation")
     path = journal.write_model(data)
-    folder, notes = None, result.notes
+    folder, notes = None, (*result.notes, *parity)
     if target is not None and takes_saved_models(target):
         folder = path.with_suffix("")
         saved = (

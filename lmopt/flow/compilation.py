@@ -35,6 +35,7 @@ class CompiledModel:
         graph: The graph in the file.
         steps: What every pass did.
         saved_models: What was written instead of the .tflite for a target that takes none.
+        parity: What the parity gate found, where the graph is quantized.
     """
 
     data: bytes
@@ -43,6 +44,7 @@ class CompiledModel:
     graph: Graph
     steps: tuple[PassStep, ...]
     saved_models: tuple[SavedModel, ...] = ()
+    parity: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -51,8 +53,8 @@ class CompiledModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Returns what the passes had to say, in order."""
-        return tuple(note for step in self.steps for note in step.notes)
+        """Returns what the passes had to say, in order, and the parity gate."""
+        return (*(note for step in self.steps for note in step.notes), *self.parity)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a report."""
@@ -148,9 +150,10 @@ def compile(
         if device is not None:
             require_legal(result.graph, device)
         made = bench.file(result.graph)
+        parity = bench.prove(result.graph, made)
         saved: tuple[SavedModel, ...] = ()
         if path is not None and saves:
             saved = write_saved_models(bench, result.graph, path)
         elif path is not None:
             write_atomically(path, made)
-    return CompiledModel(made, path, pipeline, result.graph, result.steps, saved)
+    return CompiledModel(made, path, pipeline, result.graph, result.steps, saved, parity)

@@ -194,6 +194,10 @@ class Scorer(Protocol):
         """Returns how far a graph's landmarks lie from another's: the NME were those the truth."""
         ...
 
+    def expected_drop(self, graph: Graph, reference: Graph) -> float:
+        """Returns the points of NME such a shift costs, averaged over its directions: no luck."""
+        ...
+
 
 class CostModel(Protocol):
     """Estimates latency on the run's target."""

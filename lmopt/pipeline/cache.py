@@ -12,12 +12,14 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lmopt.errors import InputError
+from lmopt.files import write_atomically
 from lmopt.ir.graph import Graph
 from lmopt.ir.store import load_graph, save_graph
 from lmopt.pipeline.base import TUTOR, Need, Pass, PassContext, PassResult
@@ -78,6 +80,31 @@ class PipelineCache:
     def _slot(self, graph: Graph, item: Pass) -> Path:
         key = json.dumps([graph.digest(), print_pass(item), code_digest([item])])
         return self.folder / _hash(key)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Small findings on disk, each under a key that names all it depends on besides the code.
+
+    A folder that cannot be written keeps nothing: what is not found is found out again.
+    """
+
+    folder: Path
+
+    def get(self, *key: str) -> bytes | None:
+        """Returns what was put under a key, or None."""
+        try:
+            return self._path(key).read_bytes()
+        except OSError:
+            return None
+
+    def put(self, data: bytes, *key: str) -> None:
+        """Keeps data, whole or not at all."""
+        with suppress(InputError):
+            write_atomically(self._path(key), data)
+
+    def _path(self, key: tuple[str, ...]) -> Path:
+        return self.folder / _hash(json.dumps([*key, code_digest(())]))
 
 
 def code_digest(passes: Iterable[Pass]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +52,12 @@ def overlays(models: dict[str, Path], contract: Contract, faces: Dataset) -> tup
     for title, model in models.items():
         found = protocol.predict(model)
         pictures = tuple(
-            _draw(
+            face_jpeg(
                 crops.pixels[k],
-                crops.landmarks[k],
-                transform(invert(crops.to_picture[k]), found[k]),
+                (
+                    (crops.landmarks[k], TRUTH),
+                    (transform(invert(crops.to_picture[k]), found[k]), FOUND),
+                ),
                 contract,
             )
             for k in range(len(crops))
@@ -63,12 +66,20 @@ def overlays(models: dict[str, Path], contract: Contract, faces: Dataset) -> tup
     return tuple(strips)
 
 
-def _draw(
+def face_jpeg(
     pixels: NDArray[np.uint8],
-    truth: NDArray[np.float64],
-    found: NDArray[np.float64],
+    layers: Sequence[tuple[NDArray[np.float64], tuple[int, int, int]]],
     contract: Contract,
+    side: int = SIDE,
 ) -> bytes:
+    """Returns a crop with landmarks drawn on it, as a JPEG file.
+
+    Args:
+        pixels: The crop.
+        layers: Landmarks in unit coordinates and their colour in RGB, the last on top.
+        contract: How the crop's bytes are to be read.
+        side: Width of the picture in pixels.
+    """
     import cv2
 
     rgb = pixels
@@ -76,13 +87,13 @@ def _draw(
         rgb = np.repeat(pixels, 3, axis=2)
     elif contract.color == "bgr":
         rgb = pixels[..., ::-1]
-    height = round(SIDE * contract.height / contract.width)
+    height = round(side * contract.height / contract.width)
     canvas = np.ascontiguousarray(
-        cv2.resize(np.ascontiguousarray(rgb), (SIDE, height), interpolation=cv2.INTER_CUBIC)
+        cv2.resize(np.ascontiguousarray(rgb), (side, height), interpolation=cv2.INTER_CUBIC)
     )
-    for points, color in ((truth, TRUTH), (found, FOUND)):
+    for points, color in layers:
         for x, y in points:
-            place = (round(float(x) * SIDE * 16 - 8), round(float(y) * height * 16 - 8))
+            place = (round(float(x) * side * 16 - 8), round(float(y) * height * 16 - 8))
             cv2.circle(canvas, place, 28, color, -1, cv2.LINE_AA, shift=4)
     ok, stored = cv2.imencode(".jpg", canvas[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert ok

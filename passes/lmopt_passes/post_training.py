@@ -125,6 +125,11 @@ class PostTraining:
         """Returns the same with more nodes that stay real."""
         return replace(self, scheme=replace(self.scheme, real=self.scheme.real | names))
 
+    def only(self, names: frozenset[str]) -> Graph:
+        """Returns the graph with nothing but these nodes, and the inputs, on grids, corrected."""
+        others = {node.name for node in self.graph.nodes if node.op.kind != "input"} - names
+        return self.keeping(frozenset(others)).corrected()
+
     def quantized(self) -> Graph:
         """Returns the graph on its grids, its mean answers not yet corrected."""
         return self._stored(self.graph, self.options.input, self.options.output)

@@ -36,7 +36,11 @@ class QuantizeInt8(Pass):
     output: EdgeType = "float32"
     keep_float: tuple[str, ...] = ()
 
-    def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+    def calibrated(self, graph: Graph, ctx: PassContext) -> PostTraining:
+        """Returns the graph with its ranges; any part of it can then be quantized."""
         scheme = keeping(graph, INT8, self.keep_float)
-        prepared = PostTraining.of(graph, scheme, ctx.calibrator, self)
+        return PostTraining.of(graph, scheme, ctx.calibrator, self)
+
+    def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        prepared = self.calibrated(graph, ctx)
         return PassResult(prepared.corrected(), True, prepared.notes)

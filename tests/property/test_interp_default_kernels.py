@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from lmopt.ir.interp import run
+from lmopt.ir.interp import DEFAULT_STEPS, run
 from lmopt.ir.interp.integer import INTEGER
 from lmopt.testing import run_on_runtime
 from lmopt.testing.integer_graphs import INTEGER_STORAGE, ONE_OP, Case, one_op_cases
@@ -27,6 +27,8 @@ def stated() -> dict[str, tuple[int, float]]:
 
 def test_the_table_states_every_integer_op() -> None:
     assert set(stated()) == set(INTEGER) - UNTABLED == set(ONE_OP)
+    for kind, (steps, _) in stated().items():
+        assert DEFAULT_STEPS[kind] == steps
 
 
 @pytest.mark.parametrize("kind", ONE_OP)

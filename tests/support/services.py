@@ -104,6 +104,9 @@ class DistanceScorer:
     def shift_percent(self, graph: Graph, reference: Graph) -> float:
         return float(100 * np.abs(self._output(graph) - self._output(reference)).mean())
 
+    def expected_drop(self, graph: Graph, reference: Graph) -> float:
+        return self.shift_percent(graph, reference)
+
     def _output(self, graph: Graph) -> np.ndarray:
         rng = np.random.default_rng(0)
         inputs = {}

@@ -1,5 +1,6 @@
 """The NumPy reference interpreter: graphs run in float32 and in exact integer arithmetic."""
 
-from lmopt.ir.interp.evaluate import run
+from lmopt.ir.interp.evaluate import compute, has_arithmetic, run
+from lmopt.ir.interp.rounding import DEFAULT_STEPS
 
-__all__ = ["run"]
+__all__ = ["DEFAULT_STEPS", "compute", "has_arithmetic", "run"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,13 +46,26 @@ def run(
             values[node.value] = given[node.name]
             continue
         operands = [values[value] for value in node.inputs]
-        values[node.value] = _compute(node, operands, graph.input_types(node))
+        values[node.value] = compute(node, operands, graph.input_types(node))
     if all_values:
         return {str(value).removeprefix("%"): array for value, array in values.items()}
     return {name: values[value] for name, value in graph.outputs}
 
 
-def _compute(node: Node, operands: list[Array], types: tuple[TensorType, ...]) -> Array:
+def has_arithmetic(node: Node) -> bool:
+    """Returns whether `compute` knows an op with its result type."""
+    kind, result = node.op.kind, node.results[0]
+    if result.quant is None:
+        return kind in FLOAT
+    return kind in INTEGER and (result.dtype in _EIGHT_BITS or kind not in _COMPUTES)
+
+
+def compute(node: Node, operands: Sequence[Array], types: tuple[TensorType, ...]) -> Array:
+    """Returns what one node makes of its operands; see `run`.
+
+    Raises:
+        GraphError: A weight has no values, or the node has no arithmetic.
+    """
     result = node.results[0]
     table = FLOAT if result.quant is None else INTEGER
     if node.op.kind not in table:
@@ -61,7 +74,7 @@ def _compute(node: Node, operands: list[Array], types: tuple[TensorType, ...]) -
             where=f"%{node.name}",
             hint="fold-batchnorm removes batch_norm" if node.op.kind == "batch_norm" else None,
         )
-    if result.dtype not in _EIGHT_BITS and result.quant is not None and node.op.kind in _COMPUTES:
+    if not has_arithmetic(node):
         raise GraphError(
             f"{node.op.kind} on {result.dtype} has no arithmetic here, only on i8 and u8",
             where=f"%{node.name}",

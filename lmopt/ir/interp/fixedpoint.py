@@ -8,7 +8,6 @@ TFLITE_SINGLE_ROUNDING); gemmlowp, fixedpoint/fixedpoint.h.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,11 +32,12 @@ class Multiplier:
     @classmethod
     def of(cls, real: float | Sequence[float]) -> Multiplier:
         """Returns the factor with its mantissa rounded half away from zero to 31 bits."""
-        if isinstance(real, (int, float)):
-            mantissa, shift = _mantissa_and_shift(real)
-            return cls(np.asarray(mantissa, np.int64), np.asarray(shift, np.int64))
-        pairs = np.array([_mantissa_and_shift(value) for value in real], np.int64)
-        return cls(pairs[:, 0], pairs[:, 1])
+        fraction, exponent = np.frexp(np.asarray(real, np.float64))
+        mantissa = np.asarray(np.floor(fraction * 2.0**31 + 0.5), np.int64)
+        shift = np.asarray(exponent, np.int64) + (mantissa >> 31)
+        mantissa >>= mantissa >> 31  # what was rounded up to 2**31
+        kept = (mantissa > 0) & (shift >= -31)
+        return cls(np.where(kept, mantissa, 0), np.where(kept, shift, 0))
 
     def apply(self, x: Ints) -> Ints:
         """Returns `x` times the factor, rounded twice.
@@ -50,27 +50,13 @@ class Multiplier:
         return divide_by_power(high, np.maximum(-self.shift, 0))
 
 
-def _mantissa_and_shift(real: float) -> tuple[int, int]:
-    if real == 0:
-        return 0, 0
-    fraction, shift = math.frexp(real)
-    mantissa = math.floor(fraction * 2**31 + 0.5)
-    if mantissa == 2**31:
-        mantissa //= 2
-        shift += 1
-    return (mantissa, shift) if shift >= -31 else (0, 0)
-
-
 def _wrap(x: Ints) -> Ints:
     return x.astype(np.int32).astype(np.int64)
 
 
 def doubling_high_product(a: Ints, b: Ints, bits: int = 32) -> Ints:
     """Returns the high half of 2ab, rounded half up, saturated to `bits`."""
-    product = a * b
-    half = 1 << (bits - 2)
-    nudged = np.abs(product) + np.where(product >= 0, half, half - 1)
-    high = np.sign(product) * (nudged >> (bits - 1))
+    high = (a * b + (1 << (bits - 2))) >> (bits - 1)
     return np.asarray(np.minimum(high, (1 << (bits - 1)) - 1), np.int64)
 
 

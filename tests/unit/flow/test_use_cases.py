@@ -17,12 +17,14 @@ from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.detector import Detector
 from lmopt.detector.document import contract_to_toml
 from lmopt.detector.scheme import LandmarkScheme, scheme_for
-from lmopt.errors import InputError, UsageError
+from lmopt.errors import BackendError, InputError, UsageError
 from lmopt.files import require_writable, write_atomically
-from lmopt.flow import events, inspection
+from lmopt.flow import events, inspection, workbench
 from lmopt.flow.recipe import TrainingRecipe
 from lmopt.flow.sources import as_faces, is_rendered, kind_of_faces
 from lmopt.flow.workbench import GraphScorer
+from lmopt.ir.types import Weight
+from lmopt.pipeline.cache import Shelf
 from lmopt.scoring.protocols import ScoringProtocol
 from lmopt.target.catalog import load_target
 from tests.support.annotated import FIVE_POINTS, row, write_folder
@@ -77,15 +79,22 @@ def test_a_scheme_with_eyes_is_normalised_by_them(folder: Path) -> None:
     assert score.nme_percent == pytest.approx(wanted, rel=1e-4)
 
 
-def test_the_shift_of_a_graph_is_its_distance_from_another(folder: Path) -> None:
+def test_the_shift_of_a_graph_is_its_distance_from_another_and_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     eyed = replace(CONTRACT, scheme=EYES)
-    scorer = GraphScorer(ScoringProtocol(eyed, load_dataset([folder])))
+    scorer = GraphScorer(ScoringProtocol(eyed, load_dataset([folder])), Shelf(tmp_path / "kept"))
     right, away = (constant_detector(eyed, truth() + k * SHIFT) for k in (0, 2))
     eyes = np.linalg.norm(FIVE_POINTS[0] - FIVE_POINTS[1])
     wanted = 100 * 0.2 * np.ptp(FIVE_POINTS, axis=0).max() * 1.25 / eyes
     for reference, graph in ((right, away), (away, right)):
         assert scorer.shift_percent(graph, reference) == pytest.approx(wanted, rel=1e-4)
         assert scorer.shift_percent(reference, reference) == pytest.approx(0.0, abs=1e-4)
+    # where the reference is right, any move costs its length
+    assert scorer.expected_drop(away, right) == pytest.approx(wanted, rel=1e-4)
+    monkeypatch.setattr(ScoringProtocol, "predict", fail)
+    again = GraphScorer(scorer.protocol, scorer.shelf)
+    assert again.shift_percent(away, right) == scorer.shift_percent(away, right)
 
 
 def test_a_given_contract_also_serves_a_bare_file_to_compare_with(
@@ -228,3 +237,29 @@ def test_optimize_takes_any_number_of_landmarks(folder: Path, tmp_path: Path) ->
     made = [event for event in told if isinstance(event, events.CandidateTrained)]
     assert [event.candidate.pipeline for event in made] == ["fold-batchnorm", "to-float16"]
     assert found.baseline.trained.model.startswith(str(tmp_path / "run"))
+
+
+def test_a_file_that_is_not_the_graphs_fails_and_one_that_is_goes_through_the_gate_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lmopt.compile(detector(truth()), "quantize-int8", data=folder, cache=tmp_path / "cache")
+    assert made.notes[-1].startswith("parity on 1 faces: ")
+    bias = made.graph.node("dense").weight("bias")
+    edit = made.graph.edit()
+    edit.set_weights("dense", bias=Weight.of(bias.array + np.int32(10_000), bias.type.quant))
+    other = emit(edit.done())
+    monkeypatch.setattr(workbench, "prove", fail)
+    faces = load_dataset([folder])
+    with workbench.Workbench(detector(truth()), faces, None, cache=tmp_path / "cache") as bench:
+        assert bench.prove(made.graph, made.data) == made.parity
+        assert bench.prove(detector(truth()).graph, b"a float file") == ()
+    monkeypatch.undo()
+    with (
+        workbench.Workbench(detector(truth()), faces, None) as bench,
+        pytest.raises(BackendError, match="is the first op that differs"),
+    ):
+        bench.prove(made.graph, other)
+
+
+def fail(*arguments: object) -> None:
+    raise AssertionError("done again")

@@ -10,7 +10,8 @@ from lmopt.ir.interp import run
 from lmopt.ir.ops import Conv2D, Dense, MaxPool2D, Mean
 from lmopt.ir.types import DType
 from lmopt.pipeline.base import Need, PassContext
-from lmopt_passes.quantize_mixed import QuantizeMixed, segments_of
+from lmopt.quant.segment import segments_of
+from lmopt_passes.quantize_mixed import QuantizeMixed
 from tests.support.services import DistanceScorer, DrawnCalibrator
 
 CONVOLUTIONS = ("stem", "uneven", "even")

@@ -15,7 +15,7 @@ from lmopt.ir import Graph
 from lmopt.ir.text import parse_graph
 from lmopt.pipeline import cache as cache_module
 from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
-from lmopt.pipeline.cache import PipelineCache
+from lmopt.pipeline.cache import PipelineCache, Shelf
 from lmopt.pipeline.manager import Pipeline, PipelineResult
 from tests.support.services import NudgingTrainer
 
@@ -183,3 +183,18 @@ def test_provenance_survives(cache: PipelineCache):
 def test_no_partial_files_are_left(cache: PipelineCache):
     run(cache, Train(), Look())
     assert {path.suffix for path in cache.folder.rglob("*") if path.is_file()} == {".npz", ".json"}
+
+
+def test_a_shelf_gives_back_what_was_put_under_the_same_key(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "new")
+    assert shelf.get("a", "b") is None
+    shelf.put(b"found", "a", "b")
+    assert shelf.get("a", "b") == b"found"
+    assert shelf.get("a", "c") is shelf.get("ab") is None
+
+
+def test_a_shelf_that_cannot_be_written_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    shelf = Shelf(tmp_path / "file" / "shelf")
+    shelf.put(b"found", "a")
+    assert shelf.get("a") is None

@@ -70,3 +70,21 @@ def test_a_paired_difference_sees_what_unpaired_errors_hide() -> None:
 def test_differences_want_the_same_faces() -> None:
     with pytest.raises(InputError, match="wanted the same faces"):
         metrics.paired_difference(np.zeros(3), np.zeros(4))
+
+
+def moved(errors: np.ndarray, length: float, angle: float) -> float:
+    truth = np.tile(np.array([[0.0, 0.0], [10.0, 0.0]]), (len(errors), 1, 1))
+    reference = truth + errors[:, None, :]
+    shift = length * np.array([np.cos(angle), np.sin(angle)])
+    scheme = LandmarkScheme("two", 2, eye_corners=(0, 1))
+    return float(metrics.expected_drop(reference + shift, reference, truth, scheme).mean())
+
+
+def test_an_expected_drop_does_not_depend_on_where_landmarks_move() -> None:
+    errors = np.array([[3.0, 4.0], [-5.0, 0.0]])
+    assert moved(errors, 0.0, 0.0) == 0.0
+    assert moved(errors, 0.5, 1.0) == pytest.approx(moved(errors, 0.5, 4.0))
+    # d^2 / 4e, in percent of the distance 10
+    assert moved(errors, 0.5, 1.0) == pytest.approx(10 * 0.5**2 / (4 * 5), rel=0.01)
+    # where the reference is right, every move costs its whole length
+    assert moved(np.zeros((1, 2)), 0.5, 1.0) == pytest.approx(10 * 0.5)
