@@ -25,7 +25,7 @@ from lmopt.pipeline.base import Need, PassContext
 from lmopt.pipeline.cache import PipelineCache
 from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
 from lmopt.scoring.metrics import default_normaliser, nme_percent
-from lmopt.scoring.protocols import Score, ScoringProtocol
+from lmopt.scoring.protocols import Score, ScoringProtocol, to_picture
 from lmopt.target.profile import Target
 from lmopt.training.service import TrainingService
 
@@ -47,6 +47,21 @@ class GraphScorer:
     def nme_percent(self, graph: Graph) -> float:
         """Returns the validation NME in percent."""
         return self.protocol.score(emit(graph)).nme_percent
+
+    @property
+    def crops(self) -> NDArray[np.uint8]:
+        """Returns the crops of the validation faces."""
+        return self.protocol.crops.pixels
+
+    def per_face_percent(self, graph: Graph) -> NDArray[np.float64]:
+        """Returns the validation NME of each face in percent."""
+        return np.array(self.protocol.score(emit(graph)).per_face)
+
+    def per_face_percent_of(self, answers: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Returns each face's NME in percent for answers, encoded as the contract says."""
+        protocol = self.protocol
+        found = to_picture(protocol.contract.decode(answers), protocol.crops.to_picture)
+        return nme_percent(found, protocol.truth, protocol.contract.scheme, protocol.normaliser)
 
     def shift_percent(self, graph: Graph, reference: Graph) -> float:
         """Returns the NME in percent were the landmarks that `reference` finds the true ones."""

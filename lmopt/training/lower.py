@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Node
 from lmopt.training.backend import keras, tf
@@ -21,6 +22,7 @@ Tensor = Any
 Lowering = Callable[[Node, Sequence[Tensor], Mapping[str, Any], bool], Tensor]
 
 BATCH_NORM_MOMENTUM = 0.99
+FACES_AT_ONCE = 32
 FIXED_WEIGHTS = frozenset({"mean", "variance", "value"})
 """Parameters that no gradient changes: statistics and constants."""
 
@@ -267,12 +269,25 @@ LOWERINGS: Mapping[str, Lowering] = {
 
 
 class NodeLayer(keras.layers.Layer):  # type: ignore[misc]
-    """The Keras layer of a node: computes its op with the node's weights, laid out as in the IR."""
+    """The Keras layer of a node: computes its op with the node's weights, laid out as in the IR.
 
-    def __init__(self, node: Node, name: str) -> None:
+    Attributes:
+        node: The node.
+        parameters: Its weights, by parameter name.
+        left: 1 where a kernel's entry is trained, 0 where pruning set it to 0 and it stays so: of
+            the kernels with such entries, by parameter name.
+    """
+
+    def __init__(self, node: Node, name: str, *, keeps_zeros: bool = False) -> None:
         super().__init__(name=name)
         self.node = node
         self.parameters: dict[str, Any] = {}
+        kernels = {"kernel": node.weights["kernel"].real() != 0} if "kernel" in node.weights else {}
+        self.left = {
+            key: left.astype(np.float32)
+            for key, left in kernels.items()
+            if keeps_zeros and left.any() and not left.all()
+        }
 
     def build(self, input_shape: object) -> None:
         """Creates the node's weights with its values."""
@@ -288,7 +303,8 @@ class NodeLayer(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         """Returns the node's result."""
         operands = inputs if isinstance(inputs, list | tuple) else [inputs]
-        return self.compute(operands, self.parameters, bool(training and self.trainable))
+        left = {key: self.parameters[key] * mask for key, mask in self.left.items()}
+        return self.compute(operands, self.parameters | left, bool(training and self.trainable))
 
     def compute(
         self, operands: Sequence[Tensor], weights: Mapping[str, Any], training: bool
@@ -322,6 +338,19 @@ class Lowered:
     def leading_to(self, nodes: Sequence[str]) -> Any:
         """Returns the part of the model that gives the values of `nodes`, by name."""
         return keras.Model(self.model.inputs, {name: self.layers[name].output for name in nodes})
+
+    def answers(self, crops: NDArray[np.uint8], contract: Contract) -> NDArray[np.float32]:
+        """Returns what the model answers for crops, encoded as the contract says.
+
+        Shapes:
+            crops: [faces, height, width, channels]; returns [faces, 2 * landmarks].
+        """
+        source = self.graph.inputs[0].name
+        found = []
+        for start in range(0, len(crops), FACES_AT_ONCE):
+            feed = {source: contract.normalize(crops[start : start + FACES_AT_ONCE])}
+            found.append(self.run(feed)[contract.output].numpy())
+        return np.concatenate(found).reshape(len(crops), -1)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Returns the present weights by `node/parameter`."""

@@ -11,12 +11,15 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from lmopt.errors import LmoptError
 from lmopt.ir.graph import Value
 from lmopt.ir.types import ValueRange
-from lmopt.training.job import Job, Rounding, Setup, Trained
+from lmopt.training.job import Job, Rounding, Setup, Snapshot, Trained
+
+if TYPE_CHECKING:
+    from lmopt.training.lower import Lowered
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
 
     setup = orders.get()
     assert isinstance(setup, Setup)
-    perform = _performer(setup, send)
+    perform = _performer(setup, send, orders.get)
     while True:
         job = orders.get()
         assert isinstance(job, Job)
@@ -53,9 +56,11 @@ def _receive(source: BinaryIO, orders: queue.SimpleQueue[object]) -> None:
         os._exit(1)
 
 
-def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], Trained]:
+def _performer(
+    setup: Setup, send: Callable[[object], None], receive: Callable[[], object]
+) -> Callable[[Job], Trained]:
     from lmopt.data.augment import NO_AUGMENTATION, TrainingFaces
-    from lmopt.training.loop import Course, fit
+    from lmopt.training.loop import Course, Judge, fit
 
     faces: dict[tuple[bool, bool], TrainingFaces] = {}
 
@@ -69,6 +74,17 @@ def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], 
                 shares=setup.shares,
                 with_traits=with_traits,
             )
+
+        def error(lowered: Lowered, ranges: Mapping[Value, ValueRange]) -> float:
+            assert job.exam is not None
+            crops = job.exam.crops
+            answers = None if crops is None else lowered.answers(crops, setup.contract)
+            send(Snapshot(lowered.arrays(), ranges, answers))
+            verdict = receive()
+            assert isinstance(verdict, float)
+            return verdict
+
+        judge = None if job.exam is None else Judge(error)
         course = Course(
             faces[wanted],
             setup.contract,
@@ -76,7 +92,8 @@ def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], 
             job.seed,
             checkpoint=job.checkpoint,
             on_progress=send,
-            identity=f"{setup.digest} {job.method}",
+            identity=f"{setup.digest} {job.method}{f' {job.exam.digest}' if job.exam else ''}",
+            judge=judge,
         )
         ranges: Mapping[Value, ValueRange] = {}
         match job.method:
@@ -86,14 +103,14 @@ def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], 
                 from lmopt.training.qat import fit_quantized
 
                 graph, ranges = fit_quantized(
-                    job.graph, job.method.ranges, job.method.scheme, course
+                    job.graph, job.method.ranges, job.method.scheme, course, rule=job.method.rule
                 )
             case _:
                 from lmopt.training.pruning import fit_sparse
 
                 graph = fit_sparse(job.graph, job.method, course)
         arrays = {key: w.array for key, w in graph.weights().items() if w.array is not None}
-        return Trained(arrays, ranges)
+        return Trained(arrays, ranges, () if judge is None else tuple(judge.errors))
 
     return perform
 
