@@ -35,8 +35,10 @@ PARITY_POINTS = 0.01
 class Qat(Pass):
     """Trains a folded float graph with tfmot's quantizers on lmopt's grid, then quantizes it.
 
-    Every epoch is emitted and scored on the validation faces, and the best one is kept. Entries of
-    kernels that are 0 stay 0, so what magnitude pruning reached is not lost.
+    Every epoch is emitted and scored on the validation faces, and the best one is kept. Answers
+    that are float32 are a mean and a rest, as in post-training; the range of the rest is found on
+    augmented faces. Entries of kernels that are 0 stay 0, so what magnitude pruning reached is not
+    lost.
 
     Attributes:
         storage: int8 (kernels per channel) or uint8 (per tensor).
@@ -123,8 +125,9 @@ class Qat(Pass):
     def _start(self, prepared: PostTraining, ctx: PassContext) -> dict[Value, ValueRange]:
         """Returns the ranges that training starts from, of all values that own a grid.
 
-        Answers around their mean are few steps wide on upright faces; those of turned and moved
-        ones would be cut off.
+        Answers around their mean lie close together on upright faces; those for turned and moved
+        ones would be cut off. Validation NME of pfld-0.25, one epoch of int8: -0.019 [-0.040,
+        +0.004] points against answers that are not centred (193 faces, one run each).
         """
         owners = plan_grids(prepared.graph, prepared.scheme).owners
         start = {value: prepared.ranges[value] for value in owners if value in prepared.ranges}

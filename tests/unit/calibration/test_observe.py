@@ -11,7 +11,7 @@ from lmopt.data.crop import cut_all
 from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.scheme import scheme_for
 from lmopt.ir.edit import Edit
-from lmopt.ir.ops import Mean
+from lmopt.ir.ops import Mean, Relu
 from lmopt.ir.types import DType
 from tests.support.annotated import row, write_folder
 
@@ -27,7 +27,7 @@ def test_the_range_is_that_of_the_faces_it_says(tmp_path: Path, augmented: bool)
     faces = load_dataset([folder])
     edit = Edit("mean")
     mean = edit.add("mean", Mean(), edit.input("image", (None, 16, 16, 3)))
-    edit.output("points", mean)
+    edit.output("points", edit.add("relu", Relu(), mean))
     found = FaceCalibrator(faces, CONTRACT).ranges(
         edit.done(), [mean], "min-max", faces=3, storage=DType.I8, augmented=augmented
     )[mean]

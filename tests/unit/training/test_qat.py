@@ -198,9 +198,9 @@ def test_zeros_that_pruning_left_stay_zero() -> None:
         kernel[pruned[name]] = 0.0
         edit.set_weights(name, kernel=kernel)
     graph = edit.done()
-    scheme = replace(UINT8, real=frozenset({"landmarks"}))
+    scheme, plan = replace(UINT8, real=frozenset({"landmarks"})), replace(PLAN, epochs=2)
     trained, ranges = fit_quantized(
-        graph, calibrated(graph, scheme), scheme, Course(Blobs(), CONTRACT, PLAN, 3)
+        graph, calibrated(graph, scheme), scheme, Course(Blobs(), CONTRACT, plan, 3)
     )
     stored = quantize_graph(trained, ranges, scheme)
     for name, zeros in pruned.items():
