@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Node
 from lmopt.training.backend import keras, tf
@@ -22,7 +21,6 @@ Tensor = Any
 Lowering = Callable[[Node, Sequence[Tensor], Mapping[str, Any], bool], Tensor]
 
 BATCH_NORM_MOMENTUM = 0.99
-FACES_AT_ONCE = 32
 FIXED_WEIGHTS = frozenset({"mean", "variance", "value"})
 """Parameters that no gradient changes: statistics and constants."""
 
@@ -338,19 +336,6 @@ class Lowered:
     def leading_to(self, nodes: Sequence[str]) -> Any:
         """Returns the part of the model that gives the values of `nodes`, by name."""
         return keras.Model(self.model.inputs, {name: self.layers[name].output for name in nodes})
-
-    def answers(self, crops: NDArray[np.uint8], contract: Contract) -> NDArray[np.float32]:
-        """Returns what the model answers for crops, encoded as the contract says.
-
-        Shapes:
-            crops: [faces, height, width, channels]; returns [faces, 2 * landmarks].
-        """
-        source = self.graph.inputs[0].name
-        found = []
-        for start in range(0, len(crops), FACES_AT_ONCE):
-            feed = {source: contract.normalize(crops[start : start + FACES_AT_ONCE])}
-            found.append(self.run(feed)[contract.output].numpy())
-        return np.concatenate(found).reshape(len(crops), -1)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Returns the present weights by `node/parameter`."""
