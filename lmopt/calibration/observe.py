@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.codegen.tflite import emit
+from lmopt.data.augment import TrainingFaces
 from lmopt.data.crop import cut_all
 from lmopt.data.dataset import Dataset
 from lmopt.detector.contract import Contract
@@ -40,7 +41,7 @@ class FaceCalibrator:
         self._faces = faces
         self._contract = contract
         self._threads = threads
-        self._cut: dict[int, NDArray[np.uint8]] = {}
+        self._cut: dict[tuple[int, bool], NDArray[np.uint8]] = {}
         self.digest = hashlib.blake2b(
             f"{faces.digest}/{contract!r}".encode(), digest_size=16
         ).hexdigest()
@@ -53,10 +54,12 @@ class FaceCalibrator:
         *,
         faces: int,
         storage: DType,
+        augmented: bool = False,
     ) -> Mapping[Value, ValueRange]:
         """Returns the range `observer` chooses for each value.
 
-        The input keeps the exact range that the contract's normalisation gives bytes.
+        The input keeps the exact range that the contract's normalisation gives bytes. Faces are
+        seen upright, or (`augmented`) turned, moved and recoloured as training shows them.
 
         Raises:
             PassError: There are no faces, or a value is not finite.
@@ -65,7 +68,7 @@ class FaceCalibrator:
         watched = [value for value in values if value not in inputs]
         samples = [ActivationSample() for _ in watched]
         rng = np.random.default_rng(0)
-        for results in self.observed(graph, watched, faces):
+        for results in self.observed(graph, watched, faces, augmented):
             for sample, array in zip(samples, results, strict=True):
                 sample.add(array, rng)
         choose = OBSERVERS[observer]
@@ -90,10 +93,10 @@ class FaceCalibrator:
         return {value: total / count for value, total in zip(values, sums, strict=True)}
 
     def observed(
-        self, graph: Graph, values: Sequence[Value], faces: int
+        self, graph: Graph, values: Sequence[Value], faces: int, augmented: bool = False
     ) -> Iterator[list[NDArray[np.floating]]]:
         """Yields what each value is, as real numbers, for batches of the same faces each time."""
-        pixels = self.crops(faces)
+        pixels = self.crops(faces, augmented)
         edit = graph.edit()
         for position, value in enumerate(values):
             edit.output(f"observed_{position}", value)
@@ -115,14 +118,23 @@ class FaceCalibrator:
         )
         return ValueRange(float(ends.min()), float(ends.max()))
 
-    def crops(self, count: int) -> NDArray[np.uint8]:
+    def crops(self, count: int, augmented: bool = False) -> NDArray[np.uint8]:
+        """Returns the calibration crops, [count, height, width, channels], upright or augmented.
+
+        Raises:
+            PassError: There are no faces.
+        """
         if count < 1:
             raise PassError(f"{count} calibration faces; wanted at least 1", hint="set faces=200")
-        if count not in self._cut:
+        if (count, augmented) not in self._cut:
             order = np.random.default_rng(0).permutation(len(self._faces.faces))[:count]
             if not len(order):
                 raise PassError("there are no training faces to calibrate on")
             chosen = {self._faces.faces[k].id for k in order}
             some = self._faces.keep(lambda face: face.id in chosen)
-            self._cut[count] = cut_all(some, self._contract).pixels
-        return self._cut[count]
+            if augmented:
+                pixels, _ = TrainingFaces(some, self._contract).batch(len(some), seed=0, index=0)
+            else:
+                pixels = cut_all(some, self._contract).pixels
+            self._cut[count, augmented] = pixels
+        return self._cut[count, augmented]

@@ -11,6 +11,7 @@ A recipe file holds any fields of `TrainingRecipe`, and tables of `Stage` where 
     augmentation = "default"       # default, thesis or none
     weight_average = 0.998
     heatmap_sigma = 1.5            # for losses on heatmaps, in cells
+    keep = "best"                  # the folded epoch with the least validation NME, or "last"
     seed = 0
     teacher = "pfld-1.0@300w"      # leave out for none
     teacher_weight = 0.5
@@ -29,7 +30,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -40,6 +41,8 @@ from lmopt.pipeline.base import Loss, Teacher, TrainingPlan
 
 LOSSES: tuple[str, ...] = get_args(Loss)
 """Every loss a recipe can name."""
+
+Keep = Literal["best", "last"]
 
 _STRICT = {"extra": "forbid", "strict": True}
 
@@ -74,6 +77,7 @@ class TrainingRecipe:
         augmentation: How faces are varied: default, thesis or none.
         weight_average: Decay of the running mean of weights that is kept; 0 keeps the last.
         heatmap_sigma: Width of the Gaussians of losses on heatmaps, in cells.
+        keep: Weights of the best epoch of the folded phase by the validation faces, or of the last.
         seed: Of weights, order and augmentation.
         teacher: Detector with weights whose answers join the loss, or None.
         teacher_weight: Part of the loss that goes to the teacher's answers.
@@ -90,6 +94,7 @@ class TrainingRecipe:
     augmentation: Augmentation = "default"
     weight_average: float = 0.998
     heatmap_sigma: float = 1.5
+    keep: Keep = "best"
     seed: int = 0
     teacher: str | None = None
     teacher_weight: float = 0.5

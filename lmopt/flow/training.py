@@ -17,10 +17,11 @@ from lmopt.flow.events import Activity, Listener, Noted, Training, ignore
 from lmopt.flow.folding import folded
 from lmopt.flow.recipe import TrainingRecipe, recipe_for
 from lmopt.flow.sources import Faces, as_detector, as_faces, as_teacher
-from lmopt.flow.workbench import Workbench
+from lmopt.flow.workbench import GraphScorer, Workbench
 from lmopt.ir.graph import Graph
 from lmopt.latency import host
 from lmopt.pipeline.base import Teacher
+from lmopt.pipeline.validation import Validation
 from lmopt.scoring.protocols import Score
 from lmopt.training.service import TrainingService
 
@@ -68,7 +69,9 @@ def train(
     """Returns a detector trained on the training faces of `data`.
 
     Weights that are missing are drawn; present ones are trained on. A call with the same arguments
-    resumes an interrupted training from its checkpoints.
+    resumes an interrupted training from its checkpoints. The folded phase is scored on the
+    validation faces after every epoch, and its best weights are kept, unless the recipe says
+    otherwise.
 
     Args:
         detector: Zoo name (`pfld-0.25@none` starts from nothing), Keras file or loaded detector.
@@ -107,6 +110,7 @@ def train(
         if tutor is None
         else Teacher(tutor.graph, tutor.require_contract(), plan.teacher_weight)
     )
+    validation = _validation(source, faces) if plan.keep == "best" else None
     listen(Activity(f"training {source.name} on {len(faces.split('train'))} faces"))
     with (
         host.exclusive("training"),
@@ -125,8 +129,14 @@ def train(
             norms = "batch norms folded" if last else "as built"
             listen(Noted(f"phase {number} of {len(plans)}: {norms}, {phase.epochs:g} epochs"))
             graph = service.train(
-                graph, phase, seed=plan.seed + number - 1, checkpoint=folder / f"phase{number}.npz"
+                graph,
+                phase,
+                seed=plan.seed + number - 1,
+                checkpoint=folder / f"phase{number}.npz",
+                validation=validation if last else None,
             )
+    if validation is not None and validation.errors:
+        listen(Noted(str(validation)))
     _write_weights(graph, weights)
     # What is scored and emitted are the weights as the archive holds them, in half precision.
     graph = zoo.with_weights(graph, zoo.read_archive(weights), str(weights))
@@ -148,6 +158,11 @@ def train(
     note = weights.with_suffix(".md")
     write_atomically(note, _note(source, faces, plan, command, score).encode())
     return TrainedDetector(made, weights, note, model, score)
+
+
+def _validation(source: Detector, faces: Dataset) -> Validation:
+    scorer = GraphScorer(Workbench(source, faces, None).protocol("validation"))
+    return Validation(lambda epoch: scorer.nme_percent(epoch.graph), scorer.digest)
 
 
 def _write_weights(graph: Graph, path: Path) -> None:

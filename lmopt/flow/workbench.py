@@ -27,7 +27,7 @@ from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
 from lmopt.runtime.parity import is_quantized, prove
 from lmopt.runtime.runner import file_digest
 from lmopt.scoring.metrics import default_normaliser, expected_drop, nme_percent
-from lmopt.scoring.protocols import Score, ScoringProtocol
+from lmopt.scoring.protocols import Score, ScoringProtocol, to_picture
 from lmopt.target.profile import Target
 from lmopt.training.service import TrainingService
 
@@ -59,11 +59,26 @@ class GraphScorer:
 
     def nme_percent(self, graph: Graph) -> float:
         """Returns the validation NME in percent."""
-        return self._mean(self.landmarks(graph), self.protocol.truth)
+        return float(self.per_face_percent(graph).mean())
+
+    @property
+    def crops(self) -> NDArray[np.uint8]:
+        """Returns the crops of the validation faces."""
+        return self.protocol.crops.pixels
+
+    def per_face_percent(self, graph: Graph) -> NDArray[np.float64]:
+        """Returns the validation NME of each face in percent."""
+        return self._per_face(self.landmarks(graph), self.protocol.truth)
+
+    def per_face_percent_of(self, answers: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Returns each face's NME in percent for answers, encoded as the contract says."""
+        protocol = self.protocol
+        found = to_picture(protocol.contract.decode(answers), protocol.crops.to_picture)
+        return self._per_face(found, protocol.truth)
 
     def shift_percent(self, graph: Graph, reference: Graph) -> float:
         """Returns the NME in percent were the landmarks that `reference` finds the true ones."""
-        return self._mean(self.landmarks(graph), self.landmarks(reference))
+        return float(self._per_face(self.landmarks(graph), self.landmarks(reference)).mean())
 
     def expected_drop(self, graph: Graph, reference: Graph) -> float:
         """Returns the points of NME that the shift from `reference` costs on average."""
@@ -90,9 +105,11 @@ class GraphScorer:
             self.shelf.put(found.tobytes(), "landmarks", *rules)
         return found
 
-    def _mean(self, found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+    def _per_face(
+        self, found: NDArray[np.float64], wanted: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         scheme, normaliser = self.protocol.contract.scheme, self.protocol.normaliser
-        return float(nme_percent(found, wanted, scheme, normaliser).mean())
+        return nme_percent(found, wanted, scheme, normaliser)
 
 
 class Workbench:

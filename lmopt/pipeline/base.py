@@ -16,6 +16,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import PassError, UsageError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
+from lmopt.pipeline.validation import Validation
 from lmopt.target.profile import Target
 
 
@@ -39,6 +40,8 @@ class Need(StrEnum):
 
 Loss = Literal["l1", "l2", "smooth-l1", "wing", "rmse", "heatmap-mse", "adaptive-wing", "pfld"]
 Observer = Literal["min-max", "percentile", "mse"]
+RangeRule = Literal["learned", "average", "fixed"]
+"""What becomes of activation ranges in training: learned step sizes, a slow average, nothing."""
 Progress = Callable[["TrainingProgress"], None]
 
 
@@ -134,8 +137,15 @@ class Trainer(Protocol):
 
     digest: str
 
-    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
-        """Returns `graph` with trained float weights."""
+    def finetune(
+        self,
+        graph: Graph,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+        validation: Validation | None = None,
+    ) -> Graph:
+        """Returns `graph` with float weights: the best epoch's, or the last without validation."""
         ...
 
     def sparsify(
@@ -152,6 +162,8 @@ class Trainer(Protocol):
         plan: TrainingPlan,
         *,
         seed: int,
+        rule: RangeRule = "average",
+        validation: Validation | None = None,
     ) -> tuple[Graph, Mapping[Value, ValueRange]]:
         """Returns float weights and activation ranges trained under `scheme`'s rounding."""
         ...
@@ -170,8 +182,12 @@ class Calibrator(Protocol):
         *,
         faces: int,
         storage: DType,
+        augmented: bool = False,
     ) -> Mapping[Value, ValueRange]:
-        """Returns the range of each value that `observer` would represent."""
+        """Returns the range of each value that `observer` would represent.
+
+        Faces are seen upright, or (`augmented`) as training shows them.
+        """
         ...
 
     def means(
@@ -188,6 +204,19 @@ class Scorer(Protocol):
 
     def nme_percent(self, graph: Graph) -> float:
         """Returns the NME in percent on the validation faces."""
+        ...
+
+    @property
+    def crops(self) -> NDArray[np.uint8]:
+        """Returns the validation faces as the contract crops them."""
+        ...
+
+    def per_face_percent(self, graph: Graph) -> NDArray[np.float64]:
+        """Returns the NME in percent of each validation face."""
+        ...
+
+    def per_face_percent_of(self, answers: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Returns the same for what something else than a file answers for `crops`."""
         ...
 
     def shift_percent(self, graph: Graph, reference: Graph) -> float:
@@ -275,6 +304,11 @@ class PassContext:
     def scorer(self) -> Scorer:
         """Returns the scorer, or raises PassError."""
         return self._service(Need.SCORER)  # type: ignore[return-value]
+
+    @property
+    def scorer_if_any(self) -> Scorer | None:
+        """Returns the scorer, or None in a run without validation faces."""
+        return self.scorer if self.services.get(Need.SCORER) is not None else None
 
     @property
     def cost(self) -> CostModel:

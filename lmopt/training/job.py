@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmopt.detector.contract import Contract
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import QuantScheme, SparsityPlan, TrainingPlan
+from lmopt.pipeline.base import QuantScheme, RangeRule, SparsityPlan, TrainingPlan
 
 if TYPE_CHECKING:
     from lmopt.data.augment import AugmentPlan
@@ -41,10 +41,24 @@ class Setup:
 
 @dataclass(frozen=True)
 class Rounding:
-    """Quantization-aware training: starting ranges and the scheme to round to."""
+    """Quantization-aware training: starting ranges, the scheme to round to, what moves them."""
 
     ranges: Mapping[Value, ValueRange]
     scheme: QuantScheme
+    rule: RangeRule = "average"
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """The program wants to judge every epoch, and answers each `Snapshot` with its error.
+
+    Attributes:
+        digest: Of what the error depends on besides the epoch.
+        crops: Faces whose answers by the training's own forward pass belong into a snapshot.
+    """
+
+    digest: str
+    crops: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Job:
         seed: For the order and the augmentation of faces.
         method: None trains the weights; else what happens to them meanwhile.
         checkpoint: File to save to and to resume from.
+        exam: Whether and how the program judges every epoch; None keeps the last.
     """
 
     graph: Graph
@@ -64,11 +79,28 @@ class Job:
     seed: int
     method: SparsityPlan | Rounding | None = None
     checkpoint: Path | None = None
+    exam: Exam | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a job would give if it ended with this epoch: see `lmopt.pipeline.validation.Epoch`."""
+
+    arrays: Mapping[str, NDArray[np.generic]]
+    ranges: Mapping[Value, ValueRange]
+    answers: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a job: weights by `node/parameter`, and ranges where they were trained."""
+    """The result of a job.
+
+    Attributes:
+        arrays: Weights by `node/parameter`.
+        ranges: Where they were trained.
+        errors: Of every epoch, where the program judged them.
+    """
 
     arrays: Mapping[str, NDArray[np.generic]]
     ranges: Mapping[Value, ValueRange] = field(default_factory=dict)
+    errors: tuple[float, ...] = ()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from lmopt.detector.contract import Contract
 from lmopt.errors import BackendError, InputError, PassError
-from lmopt.ir.graph import Graph
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.types import ValueRange
 from lmopt.pipeline.base import Progress, TrainingPlan, TrainingProgress
 from lmopt.training.backend import keras, tf
 from lmopt.training.checkpoint import load_checkpoint, save_checkpoint
@@ -27,6 +29,19 @@ PROGRESS_S = 1.0
 CHECKPOINT_S = 30.0
 
 Batch = tuple[NDArray[Any], ...]
+
+
+@dataclass(eq=False)
+class Judge:
+    """Judges the model as it stands after an epoch.
+
+    Attributes:
+        error: Returns what is to be small, given the ranges the model rounds to.
+        errors: Of every epoch so far, those before a resume included.
+    """
+
+    error: Callable[[Lowered, Mapping[Value, ValueRange]], float]
+    errors: list[float] = field(default_factory=list)
 
 
 class Faces(Protocol):
@@ -58,6 +73,8 @@ class Course:
         on_progress: Called about once a second and after the last step.
         identity: What else the result depends on, so that a checkpoint of another training is
             refused.
+        judge: Tells after which epoch the weights were best: those the training ends with. None
+            takes the last.
     """
 
     faces: Faces
@@ -67,11 +84,21 @@ class Course:
     checkpoint: Path | None = None
     on_progress: Progress | None = None
     identity: str = ""
+    judge: Judge | None = None
 
     @property
     def steps(self) -> int:
         """Returns the number of steps: at least one."""
-        return max(1, round(self.plan.epochs * len(self.faces) / self.plan.batch))
+        return self._steps_in(self.plan.epochs)
+
+    @property
+    def epoch_ends(self) -> frozenset[int]:
+        """Returns after how many steps an epoch is over; the last may be a part of one."""
+        whole = range(1, math.floor(self.plan.epochs) + 1)
+        return frozenset({*map(self._steps_in, whole), self.steps})
+
+    def _steps_in(self, epochs: float) -> int:
+        return max(1, round(epochs * len(self.faces) / self.plan.batch))
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step: linear warm-up times cosine decay to 0."""
@@ -98,14 +125,18 @@ def train(
     *,
     after_step: Callable[[int], None] | None = None,
     extra: Sequence[Any] = (),
+    ranges: Callable[[], Mapping[Value, ValueRange]] = dict,
 ) -> None:
     """Trains a lowered graph in place and leaves the averaged weights in it.
+
+    They are those of the best epoch, or of the last where nobody judges.
 
     Args:
         lowered: The model.
         course: Faces, plan and the rest.
         after_step: Called with the number of steps done.
         extra: Further variables that belong into a checkpoint.
+        ranges: Returns what the model rounds to as it stands.
     """
     _check(lowered, course)
     keras.utils.set_random_seed(course.seed % 2**31)
@@ -115,7 +146,7 @@ def train(
     start = state.resume()
     step_function = _step_function(course, objective, state)
     batches = course.faces.batches(course.plan.batch, course.seed, start)
-    meter = _Meter(course, start)
+    meter, ends = _Meter(course, start), course.epoch_ends
     saved_at = time.monotonic()
     for step in range(start, course.steps):
         decay = min(course.plan.weight_average, (step + 1) / (step + 10))
@@ -130,11 +161,14 @@ def train(
         if after_step is not None:
             after_step(step + 1)
         meter.add(step + 1, loss)
+        if course.judge is not None and step + 1 in ends:
+            with state.averaged():
+                state.note(course.judge.error(lowered, ranges()))
         if time.monotonic() - saved_at > CHECKPOINT_S:
             state.save(step + 1)
             saved_at = time.monotonic()
     state.save(course.steps)
-    state.take_average()
+    state.take_result()
 
 
 class _State:
@@ -164,6 +198,8 @@ class _State:
             *objective.variables,
         ]
         self._fingerprint = _fingerprint(lowered, course)
+        self._errors = [] if course.judge is None else course.judge.errors
+        self._best: list[NDArray[Any]] = []
 
     def resume(self) -> int:
         """Returns the steps already done, after loading the checkpoint where there is one."""
@@ -171,18 +207,42 @@ class _State:
         if path is None or not path.exists():
             return 0
         step, arrays = load_checkpoint(path, self._fingerprint)
-        for variable, array in zip(self._all, arrays, strict=True):
+        present = len(self._all)
+        for variable, array in zip(self._all, arrays[:present], strict=True):
             variable.assign(array)
+        if arrays[present:]:
+            errors, *self._best = arrays[present:]
+            self._errors[:] = errors.tolist()
         return step
 
     def save(self, step: int) -> None:
         if self._course.checkpoint is not None:
             arrays = [variable.numpy() for variable in self._all]
+            if self._errors:
+                arrays += [np.array(self._errors), *self._best]
             save_checkpoint(self._course.checkpoint, self._fingerprint, step, arrays)
 
-    def take_average(self) -> None:
-        for weight, average in zip(self.weights, self.averages, strict=False):
-            weight.assign(average)
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Has the averaged weights in the model for a while."""
+        before = [weight.numpy() for weight in self.weights]
+        self._put(self.averages)
+        yield
+        self._put(before)
+
+    def note(self, error: float) -> None:
+        """Remembers the error of the weights in the model, and them where they are the best."""
+        if error < min(self._errors, default=math.inf):
+            self._best = [weight.numpy() for weight in self.weights]
+        self._errors.append(error)
+
+    def take_result(self) -> None:
+        """Leaves in the model what the training ends with."""
+        self._put(self._best or self.averages)
+
+    def _put(self, values: Sequence[Any]) -> None:
+        for weight, value in zip(self.weights, values, strict=False):
+            weight.assign(value)
 
 
 def _step_function(course: Course, objective: Objective, state: _State) -> Callable[..., Any]:

@@ -267,12 +267,25 @@ LOWERINGS: Mapping[str, Lowering] = {
 
 
 class NodeLayer(keras.layers.Layer):  # type: ignore[misc]
-    """The Keras layer of a node: computes its op with the node's weights, laid out as in the IR."""
+    """The Keras layer of a node: computes its op with the node's weights, laid out as in the IR.
 
-    def __init__(self, node: Node, name: str) -> None:
+    Attributes:
+        node: The node.
+        parameters: Its weights, by parameter name.
+        left: 1 where a kernel's entry is trained, 0 where pruning set it to 0 and it stays so: of
+            the kernels with such entries, by parameter name.
+    """
+
+    def __init__(self, node: Node, name: str, *, keeps_zeros: bool = False) -> None:
         super().__init__(name=name)
         self.node = node
         self.parameters: dict[str, Any] = {}
+        kernels = {"kernel": node.weights["kernel"].real() != 0} if "kernel" in node.weights else {}
+        self.left = {
+            key: left.astype(np.float32)
+            for key, left in kernels.items()
+            if keeps_zeros and left.any() and not left.all()
+        }
 
     def build(self, input_shape: object) -> None:
         """Creates the node's weights with its values."""
@@ -288,7 +301,8 @@ class NodeLayer(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         """Returns the node's result."""
         operands = inputs if isinstance(inputs, list | tuple) else [inputs]
-        return self.compute(operands, self.parameters, bool(training and self.trainable))
+        left = {key: self.parameters[key] * mask for key, mask in self.left.items()}
+        return self.compute(operands, self.parameters | left, bool(training and self.trainable))
 
     def compute(
         self, operands: Sequence[Tensor], weights: Mapping[str, Any], training: bool

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
 from tensorflow_model_optimization.quantization.keras import quantizers
 
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.base import QuantScheme, RangeRule
 from lmopt.quant.assign import FIXED_RANGES, check_quantizable, plan_grids
 from lmopt.quant.grid import activation_grid, range_of
-from lmopt.training.backend import keras, tf
+from lmopt.training.activation_range import (
+    BITS,
+    ActivationRange,
+    CalibratedRange,
+    LearnedRange,
+)
+from lmopt.training.backend import tf
 from lmopt.training.loop import Course, train
 from lmopt.training.lower import Lowered, NodeLayer, Tensor, lower, read_back
 
@@ -26,41 +31,12 @@ int8, the test NME against float weights fine-tuned as long: +0.040 points with 
 with 1 (one run each; 303 open test faces).
 """
 
-BITS = 8
-
-
-class CalibratedRange(quantizers.MovingAverageQuantizer):  # type: ignore[misc]
-    """tfmot's moving average of batch ranges, started where calibration found them.
-
-    tfmot itself starts at [-6, 6] with a fixed decay of 0.999, which leaves a tensor in [0, 0.17]
-    with two or three of its 256 steps after a short training.
-    """
-
-    def __init__(self, start: ValueRange, decay: float) -> None:
-        super().__init__(num_bits=BITS, per_axis=False, symmetric=False, narrow_range=False)
-        self.start = start
-        self.decay = decay
-
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        """Returns the range variables; zero is always inside."""
-        ends = {"min": min(self.start.low, 0.0), "max": max(self.start.high, 0.0)}
-        return {
-            f"{end}_var": layer.add_weight(
-                f"{name}_{end}", initializer=keras.initializers.Constant(value), trainable=False
-            )
-            for end, value in ends.items()
-        }
-
-    def __call__(self, inputs: Tensor, training: bool, weights: Any, **kwargs: Any) -> Tensor:
-        """Returns `inputs` rounded to the grid of the range."""
-        return quant_ops.MovingAvgQuantize(
-            inputs,
-            weights["min_var"],
-            weights["max_var"],
-            ema_decay=self.decay,
-            is_training=training and self.decay < 1.0,
-            num_bits=BITS,
-        )
+RANGES: Mapping[RangeRule, Callable[[ValueRange], ActivationRange]] = {
+    "learned": LearnedRange,
+    "average": lambda start: CalibratedRange(start, RANGE_DECAY),
+    "fixed": lambda start: CalibratedRange(start, 1.0),
+}
+"""What rounds activations under each rule."""
 
 
 def kernel_quantizer(per_channel: bool, signed: bool) -> Any:
@@ -86,10 +62,10 @@ class RoundingLayer(NodeLayer):
         node: Node,
         name: str,
         scheme: QuantScheme,
-        result: CalibratedRange | None,
-        arriving: Mapping[int, CalibratedRange],
+        result: ActivationRange | None,
+        arriving: Mapping[int, ActivationRange],
     ) -> None:
-        super().__init__(node, name)
+        super().__init__(node, name, keeps_zeros=True)
         self.scheme = scheme
         self.result = result
         self.arriving = arriving
@@ -139,9 +115,8 @@ class RoundingLayer(NodeLayer):
         """Returns the present range of the result, on the grid the file will have."""
         if self.result is None:
             return None
-        low, high = (float(self.result_state[key].numpy()) for key in ("min_var", "max_var"))
         storage = self.scheme.storage
-        return range_of(activation_grid(ValueRange(low, high), storage), storage)
+        return range_of(activation_grid(self.result.present(self.result_state), storage), storage)
 
 
 def _slices(node: Node, key: str) -> tuple[int, ...]:
@@ -162,16 +137,16 @@ def round_graph(
     ranges: Mapping[Value, ValueRange],
     scheme: QuantScheme,
     *,
-    decay: float = RANGE_DECAY,
+    rule: RangeRule = "average",
 ) -> Lowered:
-    """Returns a graph lowered with the rounding of `scheme`.
+    """Returns a graph lowered with the rounding of `scheme`; zeros in its kernels stay.
 
     Args:
         graph: Float, batch norms folded.
         ranges: Starting range of every value that owns a grid; other values pass unrounded,
             because they lie on the grid of one that is given (pools, reshapes, concats).
         scheme: Storage type and kernel granularity.
-        decay: How slowly ranges follow what batches show; 1 keeps them.
+        rule: What becomes of the ranges in training.
 
     Raises:
         PassError: A node has no 8-bit form.
@@ -184,17 +159,17 @@ def round_graph(
 
     def layer(node: Node, name: str) -> NodeLayer:
         if node.name in plan.real or node.value not in plan.owner:
-            return NodeLayer(node, name)
+            return NodeLayer(node, name, keeps_zeros=True)
         start = start_of(node)
         # What a picture holds does not depend on the weights.
         fixed = node.op.kind == "input" or _prescribed_range(node) is not None
-        result = None if start is None else CalibratedRange(start, 1.0 if fixed else decay)
+        result = None if start is None else RANGES["fixed" if fixed else rule](start)
         arriving = {}
         for position, value in enumerate(node.inputs):
             if value.node in plan.real:
                 arrives = start_of(graph.producer(plan.owner[value]))
                 assert arrives is not None
-                arriving[position] = CalibratedRange(arrives, 1.0)
+                arriving[position] = RANGES["fixed"](arrives)
         return RoundingLayer(node, name, scheme, result, arriving)
 
     return lower(graph, layer)
@@ -214,7 +189,7 @@ def fit_quantized(
     scheme: QuantScheme,
     course: Course,
     *,
-    decay: float = RANGE_DECAY,
+    rule: RangeRule = "average",
 ) -> tuple[Graph, dict[Value, ValueRange]]:
     """Returns float weights trained under `scheme`'s rounding, and the ranges they ended with.
 
@@ -222,11 +197,15 @@ def fit_quantized(
         PassError: The graph has no 8-bit form or does not fit the contract.
         BackendError: The loss became infinite or not a number.
     """
-    lowered = round_graph(graph, ranges, scheme, decay=decay)
-    train(lowered, course)
-    trained = dict(ranges)  # what stays real keeps its range
-    for value in ranges:
-        layer = lowered.layers[value.node]
-        if isinstance(layer, RoundingLayer) and layer.result_range is not None:
-            trained[value] = layer.result_range
-    return read_back(graph, lowered), trained
+    lowered = round_graph(graph, ranges, scheme, rule=rule)
+
+    def present() -> dict[Value, ValueRange]:
+        now = dict(ranges)  # what stays real keeps its range
+        for value in ranges:
+            layer = lowered.layers[value.node]
+            if isinstance(layer, RoundingLayer) and layer.result_range is not None:
+                now[value] = layer.result_range
+        return now
+
+    train(lowered, course, ranges=present)
+    return read_back(graph, lowered), present()

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -24,11 +25,13 @@ from lmopt.ir.types import ValueRange
 from lmopt.pipeline.base import (
     Progress,
     QuantScheme,
+    RangeRule,
     SparsityPlan,
     TrainingPlan,
     TrainingProgress,
 )
-from lmopt.training.job import Job, Rounding, Setup, Trained
+from lmopt.pipeline.validation import Epoch, Validation
+from lmopt.training.job import Exam, Job, Rounding, Setup, Snapshot, Trained
 from lmopt.training.weights import require_trainable, with_arrays
 
 STDERR_TAIL = 2000
@@ -93,7 +96,13 @@ class TrainingService:
         self._stderr: IO[bytes] | None = None
 
     def train(
-        self, graph: Graph, plan: TrainingPlan, *, seed: int, checkpoint: Path | None = None
+        self,
+        graph: Graph,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        validation: Validation | None = None,
     ) -> Graph:
         """Returns `graph` with trained weights.
 
@@ -103,6 +112,7 @@ class TrainingService:
             seed: Fixes order and augmentation of the faces.
             checkpoint: Saved to every half minute and resumed from; a finished training's
                 checkpoint gives its result again at once.
+            validation: Judges every epoch; the best one's weights come back. None takes the last.
 
         Raises:
             PassError: The graph cannot be trained, or does not fit the contract.
@@ -110,11 +120,18 @@ class TrainingService:
             BackendError: The training diverged, or its process ended.
         """
         job = Job(graph, plan, seed, checkpoint=checkpoint and checkpoint.absolute())
-        return with_arrays(graph, self._perform(job).arrays)
+        return with_arrays(graph, self._perform(job, validation).arrays)
 
-    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
+    def finetune(
+        self,
+        graph: Graph,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+        validation: Validation | None = None,
+    ) -> Graph:
         """Returns `graph` with trained float weights; raises as `train` does."""
-        return self.train(graph, plan, seed=seed)
+        return self.train(graph, plan, seed=seed, validation=validation)
 
     def sparsify(
         self, graph: Graph, plan: TrainingPlan, sparsity: SparsityPlan, *, seed: int
@@ -130,6 +147,8 @@ class TrainingService:
         plan: TrainingPlan,
         *,
         seed: int,
+        rule: RangeRule = "average",
+        validation: Validation | None = None,
     ) -> tuple[Graph, Mapping[Value, ValueRange]]:
         """Returns float weights and activation ranges trained under `scheme`'s rounding.
 
@@ -139,12 +158,17 @@ class TrainingService:
             scheme: Storage type and kernel granularity.
             plan: How to train.
             seed: Fixes order and augmentation of the faces.
+            rule: What becomes of the ranges.
+            validation: Judges every epoch; the best one comes back. None takes the last.
         """
-        result = self._perform(Job(graph, plan, seed, Rounding(dict(ranges), scheme)))
+        job = Job(graph, plan, seed, Rounding(dict(ranges), scheme, rule))
+        result = self._perform(job, validation)
         return with_arrays(graph, result.arrays), result.ranges
 
-    def _perform(self, job: Job) -> Trained:
+    def _perform(self, job: Job, validation: Validation | None = None) -> Trained:
         require_trainable(job.graph)
+        if validation is not None:
+            job = replace(job, exam=Exam(validation.digest, validation.crops))
         process = self._start()
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None and stdout is not None
@@ -157,10 +181,19 @@ class TrainingService:
                     if self.on_progress is not None:
                         self.on_progress(answer)
                     continue
+                if isinstance(answer, Snapshot):
+                    assert validation is not None
+                    graph = with_arrays(job.graph, answer.arrays)
+                    error = validation.error(Epoch(graph, answer.ranges, answer.answers))
+                    validation.errors.append(error)
+                    _send(stdin, float(error))
+                    continue
                 idle = True
                 if isinstance(answer, LmoptError):
                     raise answer
                 assert isinstance(answer, Trained)
+                if validation is not None:
+                    validation.errors[:] = answer.errors
                 return answer
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
             raise self._ended() from error

@@ -11,12 +11,21 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.detector.contract import Contract
 from lmopt.errors import LmoptError
 from lmopt.ir.graph import Value
 from lmopt.ir.types import ValueRange
-from lmopt.training.job import Job, Rounding, Setup, Trained
+from lmopt.training.job import Job, Rounding, Setup, Snapshot, Trained
+
+if TYPE_CHECKING:
+    from lmopt.training.lower import Lowered
+
+FACES_AT_ONCE = 32
 
 
 def main() -> None:
@@ -33,7 +42,7 @@ def main() -> None:
 
     setup = orders.get()
     assert isinstance(setup, Setup)
-    perform = _performer(setup, send)
+    perform = _performer(setup, send, orders.get)
     while True:
         job = orders.get()
         assert isinstance(job, Job)
@@ -53,9 +62,11 @@ def _receive(source: BinaryIO, orders: queue.SimpleQueue[object]) -> None:
         os._exit(1)
 
 
-def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], Trained]:
+def _performer(
+    setup: Setup, send: Callable[[object], None], receive: Callable[[], object]
+) -> Callable[[Job], Trained]:
     from lmopt.data.augment import NO_AUGMENTATION, TrainingFaces
-    from lmopt.training.loop import Course, fit
+    from lmopt.training.loop import Course, Judge, fit
 
     faces: dict[tuple[bool, bool], TrainingFaces] = {}
 
@@ -69,6 +80,17 @@ def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], 
                 shares=setup.shares,
                 with_traits=with_traits,
             )
+
+        def error(lowered: Lowered, ranges: Mapping[Value, ValueRange]) -> float:
+            assert job.exam is not None
+            crops = job.exam.crops
+            answers = None if crops is None else _answers(lowered, crops, setup.contract)
+            send(Snapshot(lowered.arrays(), ranges, answers))
+            verdict = receive()
+            assert isinstance(verdict, float)
+            return verdict
+
+        judge = None if job.exam is None else Judge(error)
         course = Course(
             faces[wanted],
             setup.contract,
@@ -76,7 +98,8 @@ def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], 
             job.seed,
             checkpoint=job.checkpoint,
             on_progress=send,
-            identity=f"{setup.digest} {job.method}",
+            identity=f"{setup.digest} {job.method}{f' {job.exam.digest}' if job.exam else ''}",
+            judge=judge,
         )
         ranges: Mapping[Value, ValueRange] = {}
         match job.method:
@@ -86,16 +109,26 @@ def _performer(setup: Setup, send: Callable[[object], None]) -> Callable[[Job], 
                 from lmopt.training.qat import fit_quantized
 
                 graph, ranges = fit_quantized(
-                    job.graph, job.method.ranges, job.method.scheme, course
+                    job.graph, job.method.ranges, job.method.scheme, course, rule=job.method.rule
                 )
             case _:
                 from lmopt.training.pruning import fit_sparse
 
                 graph = fit_sparse(job.graph, job.method, course)
         arrays = {key: w.array for key, w in graph.weights().items() if w.array is not None}
-        return Trained(arrays, ranges)
+        return Trained(arrays, ranges, () if judge is None else tuple(judge.errors))
 
     return perform
+
+
+def _answers(lowered: Lowered, crops: NDArray[np.uint8], contract: Contract) -> NDArray[np.float32]:
+    """Returns what a model answers for crops, [faces, 2 * landmarks] as the contract encodes."""
+    source = lowered.graph.inputs[0].name
+    found = []
+    for start in range(0, len(crops), FACES_AT_ONCE):
+        feed = {source: contract.normalize(crops[start : start + FACES_AT_ONCE])}
+        found.append(lowered.run(feed)[contract.output].numpy())
+    return np.concatenate(found).reshape(len(crops), -1)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lmopt.errors import UsageError
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Loss, Need, Pass, PassContext, PassResult, TrainingPlan
 from lmopt.pipeline.precondition import require_float, require_weights
+from lmopt.pipeline.validation import Validation
 
 
 def check_distill(weight: float) -> None:
@@ -26,6 +27,7 @@ class Finetune(Pass):
         learning_rate: Peak rate of Adam, cosine decay to 0.
         batch: Faces per step.
         loss: Coordinate loss in input pixels, or another that fits the graph.
+        keep: The best epoch by the validation faces, or the last.
         distill: Part of the loss (0 to 1) that goes to what a teacher says about the same crops:
             the detector as it entered the pipeline, or the one given with --teacher.
     """
@@ -36,6 +38,7 @@ class Finetune(Pass):
     learning_rate: float = 1e-3
     batch: int = 32
     loss: Loss = "wing"
+    keep: Literal["best", "last"] = "best"
     distill: float = 0.0
 
     def __post_init__(self) -> None:
@@ -57,6 +60,13 @@ class Finetune(Pass):
             teacher=ctx.teacher(self.distill),
         )
         seed = ctx.derive_seed(f"{self.name}/{graph.digest()}")
-        result = ctx.trainer.finetune(graph, plan, seed=seed)
+        scorer = ctx.scorer_if_any if self.keep == "best" else None
+        validation = None
+        if scorer is not None:
+            score = scorer.nme_percent
+            validation = Validation(lambda epoch: score(epoch.graph), scorer.digest)
+        result = ctx.trainer.finetune(graph, plan, seed=seed, validation=validation)
         taught = f", {self.distill:.0%} of it a teacher's" if self.distill else ""
-        return PassResult(result, True, (f"{self.epochs:g} epochs of {self.loss} loss{taught}",))
+        kept = "kept the last epoch" if validation is None else str(validation)
+        note = f"{self.epochs:g} epochs of {self.loss} loss{taught}"
+        return PassResult(result, True, (note, kept))

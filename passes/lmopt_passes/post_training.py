@@ -74,6 +74,7 @@ class PostTraining:
         scheme: Storage and what stays real; the sum of mean and rest always does.
         ranges: Of every value that is no constant.
         means: Of each corrected answer over the calibration faces, by output name.
+        centered: Answers that are written as a mean and a rest, as the nodes that give the rest.
         calibrator: Measures the means of the quantized graph.
         options: Of the pass.
     """
@@ -82,6 +83,7 @@ class PostTraining:
     scheme: QuantScheme
     ranges: Mapping[Value, ValueRange]
     means: Mapping[str, Array]
+    centered: tuple[Value, ...]
     calibrator: Calibrator
     options: Options
 
@@ -100,6 +102,7 @@ class PostTraining:
         }
         found = calibrator.means(graph, list(answers.values()), faces=options.faces)
         means = {name: found[value] for name, value in answers.items()}
+        away: dict[str, Array] = {}
         if options.output == "float32":
             away = {n: m for n, m in means.items() if answers[n].node not in scheme.real}
             graph, added = _around(graph, away)
@@ -108,7 +111,8 @@ class PostTraining:
         ranges = calibrator.ranges(
             graph, values, options.observer, faces=options.faces, storage=scheme.storage
         )
-        return cls(graph, scheme, ranges, means, calibrator, options)
+        centered = tuple(answers[name] for name in away)
+        return cls(graph, scheme, ranges, means, centered, calibrator, options)
 
     @property
     def notes(self) -> tuple[str, ...]:

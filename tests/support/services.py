@@ -8,18 +8,46 @@ import numpy as np
 
 from lmopt.ir import DType, Graph, Value, ValueRange
 from lmopt.ir.interp import run
-from lmopt.pipeline.base import Need, Observer, PassContext, QuantScheme, SparsityPlan, TrainingPlan
+from lmopt.pipeline.base import (
+    Need,
+    Observer,
+    PassContext,
+    QuantScheme,
+    RangeRule,
+    SparsityPlan,
+    TrainingPlan,
+)
+from lmopt.pipeline.validation import Epoch, Validation
+from lmopt.quant.assign import quantize_graph
 
 
 class NudgingTrainer:
-    """Trains by scaling every float weight a little, by an amount the seed decides."""
+    """Trains by scaling every float weight a little, by an amount the seed decides.
+
+    Under rounding its forward pass is the interpreter's, moved by `off`.
+    """
+
+    off = 0.0
 
     def __init__(self, digest: str = "nudging") -> None:
         self.digest = digest
         self.calls = 0
 
-    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
+    def finetune(
+        self,
+        graph: Graph,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+        validation: Validation | None = None,
+    ) -> Graph:
         self.calls += 1
+        trained = self._nudged(graph, seed)
+        if validation is not None:
+            validation.errors.append(validation.error(Epoch(trained)))
+        return trained
+
+    def _nudged(self, graph: Graph, seed: int) -> Graph:
         factor = np.float32(1 + np.random.default_rng(seed).uniform(0.001, 0.01))
         edit = graph.edit()
         for node in graph.nodes:
@@ -39,8 +67,15 @@ class NudgingTrainer:
         plan: TrainingPlan,
         *,
         seed: int,
+        rule: RangeRule = "average",
+        validation: Validation | None = None,
     ) -> tuple[Graph, Mapping[Value, ValueRange]]:
-        return self.finetune(graph, plan, seed=seed), ranges
+        trained = self.finetune(graph, plan, seed=seed)
+        if validation is not None:
+            stored = quantize_graph(trained, ranges, scheme)
+            epoch = Epoch(trained, ranges, answers_of(stored) + np.float32(self.off))
+            validation.errors.append(validation.error(epoch))
+        return trained, ranges
 
 
 class DrawnCalibrator:
@@ -56,6 +91,7 @@ class DrawnCalibrator:
         *,
         faces: int,
         storage: DType,
+        augmented: bool = False,
     ) -> Mapping[Value, ValueRange]:
         rng = np.random.default_rng(0)
         inputs = {
@@ -63,10 +99,9 @@ class DrawnCalibrator:
             for node in graph.inputs
         }
         seen = run(graph, inputs, all_values=True)
-        return {
-            v: ValueRange(float(seen[str(v)[1:]].min()), float(seen[str(v)[1:]].max()))
-            for v in values
-        }
+        widen = 2.0 if augmented else 1.0
+        found = {v: widen * seen[str(v)[1:]] for v in values}
+        return {v: ValueRange(float(a.min()), float(a.max())) for v, a in found.items()}
 
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int
@@ -96,26 +131,38 @@ class DistanceScorer:
     def __init__(self, reference: Graph | None = None) -> None:
         self.reference = reference
 
+    @property
+    def crops(self) -> np.ndarray:
+        """No pictures: inputs are drawn to fit each graph."""
+        return np.empty((4, 0, 0, 3), np.uint8)
+
     def nme_percent(self, graph: Graph) -> float:
-        found = self._output(graph)
-        wanted = 0.0 if self.reference is None else self._output(self.reference)
-        return float(100 * np.abs(found - wanted).mean())
+        return float(self.per_face_percent(graph).mean())
+
+    def per_face_percent(self, graph: Graph) -> np.ndarray:
+        return self.per_face_percent_of(answers_of(graph))
+
+    def per_face_percent_of(self, answers: np.ndarray) -> np.ndarray:
+        wanted = 0.0 if self.reference is None else answers_of(self.reference)
+        return 100 * np.abs(answers - wanted).reshape(len(answers), -1).mean(axis=1)
 
     def shift_percent(self, graph: Graph, reference: Graph) -> float:
-        return float(100 * np.abs(self._output(graph) - self._output(reference)).mean())
+        return float(100 * np.abs(answers_of(graph) - answers_of(reference)).mean())
 
     def expected_drop(self, graph: Graph, reference: Graph) -> float:
         return self.shift_percent(graph, reference)
 
-    def _output(self, graph: Graph) -> np.ndarray:
-        rng = np.random.default_rng(0)
-        inputs = {}
-        for node in graph.inputs:
-            type = node.results[0]
-            drawn = rng.uniform(size=(4, *type.shape[1:])).astype(np.float32)
-            grid = type.quant
-            inputs[node.name] = drawn if grid is None else grid.quantize(drawn, type.dtype)
-        return next(iter(run(graph, inputs).values()))
+
+def answers_of(graph: Graph) -> np.ndarray:
+    """Returns the first output of a graph on drawn inputs."""
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for node in graph.inputs:
+        type = node.results[0]
+        drawn = rng.uniform(size=(4, *type.shape[1:])).astype(np.float32)
+        grid = type.quant
+        inputs[node.name] = drawn if grid is None else grid.quantize(drawn, type.dtype)
+    return next(iter(run(graph, inputs).values()))
 
 
 def full_context(seed: int = 0) -> PassContext:

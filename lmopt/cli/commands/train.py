@@ -48,6 +48,10 @@ def train(
     augmentation: Annotated[
         str | None, typer.Option("--augmentation", help="default, thesis or none.")
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="Of the folded epochs: the best by validation NME, or last."),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -70,13 +74,14 @@ def train(
 ) -> None:
     """Train a detector on faces; the same command again resumes an interrupted training."""
     from dataclasses import replace
-    from typing import Any
+    from typing import Any, get_args
 
     import lmopt
     from lmopt.data.augment import AUGMENTATIONS
-    from lmopt.flow.recipe import LOSSES, load_recipe, recipe_for
+    from lmopt.flow.recipe import LOSSES, Keep, load_recipe, recipe_for
 
     _require_choice("--loss", loss, LOSSES)
+    _require_choice("--keep", keep, get_args(Keep))
     _require_choice("--augmentation", augmentation, tuple(AUGMENTATIONS))
     given: dict[str, Any] = {
         "epochs": epochs,
@@ -86,6 +91,7 @@ def train(
         "batch": batch,
         "loss": loss,
         "augmentation": augmentation,
+        "keep": keep,
         "teacher": teacher,
         "teacher_weight": teacher_weight,
         "seed": seed,

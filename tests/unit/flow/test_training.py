@@ -57,6 +57,11 @@ def test_trained_weights_load_again_and_a_second_call_takes_the_checkpoints(
         "pfld-0.25@none", folder, recipe=RECIPE, out=out, seed=3, listen=told.append
     )
     assert second.score.digest == made.score.digest
+    # Float weights were judged, half-precision ones are in the archive.
+    (curve,) = (e.text for e in told if isinstance(e, Noted) and "kept epoch" in e.text)
+    assert curve.endswith("kept epoch 1 of 1")
+    judged = float(curve.split()[4])
+    assert judged == pytest.approx(made.score.nme_percent, rel=1e-2)
     assert any(
         isinstance(event, Noted) and "no better than the mean shape's" in event.text
         for event in told

@@ -97,6 +97,17 @@ def test_the_shift_of_a_graph_is_its_distance_from_another_and_is_kept(
     assert again.shift_percent(away, right) == scorer.shift_percent(away, right)
 
 
+def test_answers_without_a_file_are_scored_like_the_file_that_gives_them(folder: Path) -> None:
+    eyed = replace(CONTRACT, scheme=EYES)
+    scorer = GraphScorer(ScoringProtocol(eyed, load_dataset([folder])))
+    graph = constant_detector(eyed, truth() + SHIFT)
+    answers = np.repeat(eyed.encode((truth() + SHIFT)[None]), len(scorer.crops), axis=0)
+    assert scorer.crops.shape == (4, 16, 16, 3)
+    of_file = scorer.per_face_percent(graph)
+    assert scorer.per_face_percent_of(answers) == pytest.approx(of_file, rel=1e-4)
+    assert of_file.mean() == pytest.approx(scorer.nme_percent(graph))
+
+
 def test_a_given_contract_also_serves_a_bare_file_to_compare_with(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from lmopt.ir.channels import channel_groups
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, PassContext, SparsityPlan, TrainingPlan
+from lmopt.pipeline.validation import Validation
 from lmopt_passes.finetune import Finetune
 from lmopt_passes.prune import Prune
 
@@ -20,7 +21,14 @@ class RecordingTrainer:
     digest: str = "faces"
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
-    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
+    def finetune(
+        self,
+        graph: Graph,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+        validation: Validation | None = None,
+    ) -> Graph:
         self.calls.append((plan, seed))
         return self._halved(graph)
 
@@ -113,6 +121,7 @@ def test_finetune_passes_its_plan_on(detector: Graph) -> None:
     ((plan, _),) = trainer.calls
     assert plan == TrainingPlan(0.5, 2e-3, 16, "l2")
     assert result.changed
+    assert result.notes[-1] == "kept the last epoch"
     assert np.count_nonzero(result.graph.node("stem").weight("kernel").real()) <= 864
 
 

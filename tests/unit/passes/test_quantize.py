@@ -10,9 +10,13 @@ from lmopt.pipeline.base import Need, Pass, PassContext
 from lmopt_passes.qat import Qat
 from lmopt_passes.quantize_int8 import QuantizeInt8
 from lmopt_passes.quantize_uint8 import QuantizeUint8
-from tests.support.services import DrawnCalibrator, NudgingTrainer
+from tests.support.services import DistanceScorer, DrawnCalibrator, NudgingTrainer
 
-SERVICES = {Need.CALIBRATOR: DrawnCalibrator(), Need.TRAINER: NudgingTrainer()}
+SERVICES = {
+    Need.CALIBRATOR: DrawnCalibrator(),
+    Need.TRAINER: NudgingTrainer(),
+    Need.SCORER: DistanceScorer(),
+}
 
 
 def detector() -> Graph:

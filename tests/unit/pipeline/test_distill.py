@@ -12,7 +12,8 @@ from lmopt.ir import Graph
 from lmopt.pipeline.base import Need, PassContext, TrainingPlan
 from lmopt.pipeline.cache import PipelineCache
 from lmopt.pipeline.manager import Pipeline
-from tests.support.services import DrawnCalibrator, NudgingTrainer
+from lmopt.pipeline.validation import Validation
+from tests.support.services import DistanceScorer, DrawnCalibrator, NudgingTrainer
 from tests.support.training_graphs import CONTRACT, detector
 
 
@@ -24,13 +25,24 @@ class WatchedTrainer(NudgingTrainer):
     calls: int = 0
     plans: list[TrainingPlan] = field(default_factory=list)
 
-    def finetune(self, graph: Graph, plan: TrainingPlan, *, seed: int) -> Graph:
+    def finetune(
+        self,
+        graph: Graph,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+        validation: Validation | None = None,
+    ) -> Graph:
         self.plans.append(plan)
-        return super().finetune(graph, plan, seed=seed)
+        return super().finetune(graph, plan, seed=seed, validation=validation)
 
 
 def context(trainer: WatchedTrainer, tutor: Graph | None = None) -> PassContext:
-    services = {Need.TRAINER: trainer, Need.CALIBRATOR: DrawnCalibrator()}
+    services = {
+        Need.TRAINER: trainer,
+        Need.CALIBRATOR: DrawnCalibrator(),
+        Need.SCORER: DistanceScorer(),
+    }
     given = None if tutor is None else (tutor, CONTRACT)
     return PassContext(contract=CONTRACT, services=services, tutor=given)
 

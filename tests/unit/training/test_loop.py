@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from lmopt.errors import BackendError, InputError, PassError
 from lmopt.pipeline.base import TrainingPlan, TrainingProgress
 from tests.support.training_graphs import CONTRACT, Blobs, detector
+
+if TYPE_CHECKING:
+    from lmopt.training.lower import Lowered
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +86,41 @@ def test_resumed_training_equals_an_uninterrupted_one(
     assert again.weights() == whole.weights()
     with pytest.raises(InputError, match="belongs to another training"):
         fit(graph, Course(Blobs(), CONTRACT, PLAN, 4, checkpoint=file))
+
+
+def test_the_best_epoch_is_what_comes_back_after_a_resume_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmopt.training import loop
+    from lmopt.training.loop import Course, Judge, fit
+
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    plan, file = replace(PLAN, epochs=4.5), tmp_path / "c.npz"
+    script, shown = iter([4.0, 2.0, 3.0, 2.0, 9.0]), []
+
+    def error(lowered: Lowered, ranges: object) -> float:
+        assert ranges == {}
+        shown.append(lowered.arrays())
+        return next(script)
+
+    def course(faces: Blobs, judge: Judge) -> Course:
+        return Course(faces, CONTRACT, plan, 3, checkpoint=file, judge=judge)
+
+    with pytest.raises(Cut):  # in the third epoch of four steps
+        fit(detector(), course(CutShort(at=10), Judge(error)))
+    judge = Judge(error)
+    best = fit(detector(), course(Blobs(), judge))
+    assert judge.errors == [4.0, 2.0, 3.0, 2.0, 9.0]
+    assert len(shown) == 5
+    for key, weight in best.weights().items():
+        np.testing.assert_array_equal(weight.real(), shown[1][key])
+    # Judging does not change the course; without it the last weights come back.
+    last = fit(detector(), Course(Blobs(), CONTRACT, plan, 3))
+    for key, weight in last.weights().items():
+        np.testing.assert_array_equal(weight.real(), shown[4][key])
+    again = Judge(error)
+    assert fit(detector(), course(CutShort(at=0), again)).weights() == best.weights()
+    assert again.errors == judge.errors
 
 
 def test_average_of_weights_is_what_comes_back() -> None:

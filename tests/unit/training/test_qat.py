@@ -10,7 +10,7 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Add, Constant
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme, TrainingPlan, TrainingProgress
+from lmopt.pipeline.base import QuantScheme, RangeRule, TrainingPlan, TrainingProgress
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.quant.grid import (
     activation_grid,
@@ -98,8 +98,8 @@ def test_kernels_lie_on_the_grid_of_the_file(per_channel: bool) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (0.0, 0.17), (0.5, 3.0), (-7.0, -1.0)])
 def test_activations_lie_on_the_grid_of_the_file(low: float, high: float) -> None:
+    from lmopt.training.activation_range import CalibratedRange
     from lmopt.training.backend import keras, tf
-    from lmopt.training.qat import CalibratedRange
 
     quantizer = CalibratedRange(ValueRange(low, high), decay=1.0)
     state = quantizer.build(None, "result", keras.layers.Layer())
@@ -113,8 +113,8 @@ def test_activations_lie_on_the_grid_of_the_file(low: float, high: float) -> Non
 
 
 def test_ranges_start_at_calibration_and_follow_slowly() -> None:
+    from lmopt.training.activation_range import CalibratedRange
     from lmopt.training.backend import keras, tf
-    from lmopt.training.qat import CalibratedRange
 
     quantizer = CalibratedRange(ValueRange(0.0, 0.17), decay=0.9)
     state = quantizer.build(None, "result", keras.layers.Layer())
@@ -126,8 +126,96 @@ def test_ranges_start_at_calibration_and_follow_slowly() -> None:
     assert float(state["min_var"]) == pytest.approx(-0.1)
 
 
-@pytest.mark.parametrize("scheme", [INT8, UINT8], ids=["int8", "uint8"])
-def test_training_gives_float_weights_and_ranges_on_the_grid(scheme: QuantScheme) -> None:
+def rounded_by_hand(
+    x: np.ndarray, step: float, zero: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values on the grid, and the gradients of each for step and zero point (LSQ, LSQ+)."""
+    stored = np.clip(np.floor(x / step + zero + 0.5), 0, 255)
+    inside = (x / step + zero > -0.5) & (x / step + zero < 255.5)
+    of_step = np.where(inside, stored - zero - x / step, stored - zero)
+    return (stored - zero) * step, of_step, np.where(inside, 0.0, -step)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (0.0, 0.17), (-7.0, 0.0)])
+def test_learned_steps_round_and_have_the_gradients_of_the_paper(low: float, high: float) -> None:
+    from lmopt.training.activation_range import STEP_RATE, LearnedRange
+    from lmopt.training.backend import keras, tf
+
+    grid = activation_grid(ValueRange(low, high), DType.U8)
+    quantizer = LearnedRange(ValueRange(low, high))
+    state = quantizer.build(None, "result", keras.layers.Layer())
+    assert state["shift"].trainable == (low < 0 < high)
+    present = quantizer.present(state)
+    assert (present.low, present.high) == pytest.approx((low, high), abs=grid.scale[0])
+    drawn = np.random.default_rng(0).uniform(1.3 * low - 0.1, 1.3 * high + 0.1, (4, 25))
+    x = drawn.astype(np.float32)
+    upstream = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(fed := tf.constant(x))
+        y = quantizer(fed, training=True, weights=state)
+        loss = tf.reduce_sum(y * upstream)
+    of_x, growth, shift = tape.gradient(loss, [fed, state["growth"], state["shift"]])
+    wanted, of_step, of_zero = rounded_by_hand(x, grid.scale[0], grid.zero_point[0])
+    np.testing.assert_allclose(y, wanted, atol=1e-5)
+    np.testing.assert_allclose(of_x, np.where(of_zero == 0.0, upstream, 0.0))
+    scale = STEP_RATE / np.sqrt(25 * 255)
+    by_step = scale * grid.scale[0] * (upstream * of_step).sum()
+    assert float(growth) == pytest.approx(by_step, rel=1e-3, abs=1e-6)
+    if low < 0 < high:
+        by_zero = scale * 255 * (upstream * of_zero).sum()
+        assert float(shift) == pytest.approx(by_zero, rel=1e-3)
+
+
+def test_a_moved_zero_point_is_still_a_whole_step() -> None:
+    from lmopt.training.activation_range import LearnedRange
+    from lmopt.training.backend import keras, tf
+
+    quantizer = LearnedRange(ValueRange(-1.0, 2.0))
+    state = quantizer.build(None, "result", keras.layers.Layer())
+    state["growth"].assign(0.0123)
+    state["shift"].assign(0.00456)
+    found = quantizer.present(state)
+    grid = activation_grid(found, DType.I8)
+    assert range_of(grid, DType.I8).low == pytest.approx(found.low, rel=1e-5)
+    assert found.high - found.low == pytest.approx(3.0 * np.exp(0.123), rel=1e-3)
+    assert found.low < -1.0 * np.exp(0.123)
+    zero = quantizer(tf.zeros((1, 3)), training=False, weights=state)
+    np.testing.assert_array_equal(zero, np.zeros((1, 3)))
+    state["shift"].assign(5.0)
+    assert quantizer.present(state).high == 0.0
+
+
+def test_zeros_that_pruning_left_stay_zero() -> None:
+    from lmopt.training.loop import Course
+    from lmopt.training.qat import fit_quantized
+
+    edit = detector().edit()
+    rng = np.random.default_rng(0)
+    pruned = {}
+    for name in ("stem", "depthwise", "landmarks"):
+        kernel = detector().node(name).weight("kernel").real().copy()
+        pruned[name] = rng.random(kernel.shape) < 0.6
+        kernel[pruned[name]] = 0.0
+        edit.set_weights(name, kernel=kernel)
+    graph = edit.done()
+    scheme, plan = replace(UINT8, real=frozenset({"landmarks"})), replace(PLAN, epochs=2)
+    trained, ranges = fit_quantized(
+        graph, calibrated(graph, scheme), scheme, Course(Blobs(), CONTRACT, plan, 3)
+    )
+    stored = quantize_graph(trained, ranges, scheme)
+    for name, zeros in pruned.items():
+        before, after = (g.node(name).weight("kernel").real() for g in (graph, trained))
+        np.testing.assert_array_equal(after == 0.0, zeros)
+        assert np.mean(after[~zeros] != before[~zeros]) > 0.1  # the rest leads to dead channels
+        assert np.all(stored.node(name).weight("kernel").real()[zeros] == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "rule"), [(INT8, "average"), (UINT8, "learned"), (INT8, "fixed")]
+)
+def test_training_gives_float_weights_and_ranges_on_the_grid(
+    scheme: QuantScheme, rule: RangeRule
+) -> None:
     from lmopt.training.loop import Course
     from lmopt.training.qat import fit_quantized, round_graph
 
@@ -135,10 +223,11 @@ def test_training_gives_float_weights_and_ranges_on_the_grid(scheme: QuantScheme
     ranges = calibrated(graph)
     seen: list[TrainingProgress] = []
     course = Course(Blobs(), CONTRACT, PLAN, 3, on_progress=seen.append)
-    trained, found = fit_quantized(graph, ranges, scheme, course)
+    trained, found = fit_quantized(graph, ranges, scheme, course, rule=rule)
     assert set(found) == set(ranges)
     assert trained.weights() != graph.weights()
-    assert found[Value("stem")] != ranges[Value("stem")]
+    moved = abs(found[Value("stem")].high - ranges[Value("stem")].high)
+    assert (moved > 1e-5) == (rule != "fixed")
     image = activation_grid(ranges[Value("image")], scheme.storage)
     assert found[Value("image")] == range_of(image, scheme.storage)
     for end in found.values():
@@ -153,7 +242,8 @@ def test_training_gives_float_weights_and_ranges_on_the_grid(scheme: QuantScheme
     for name, value in watched.outputs[1:]:
         step = activation_grid(found[value], scheme.storage).scale[0]
         steps = np.rint(np.abs(wanted[name] - got[name].numpy()) / step)
-        assert steps.max() <= 1
+        # A tie that falls the other way may be worth two steps of a finer grid behind it.
+        assert np.mean(steps > 1) < 1e-3
         # The dark background is one value many times over, so one tie counts many times.
         assert np.mean(steps > 0) < 0.1
 

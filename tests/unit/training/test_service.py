@@ -14,7 +14,8 @@ import pytest
 from lmopt.data.dataset import Dataset, Face
 from lmopt.errors import BackendError, InputError, PassError
 from lmopt.ir.graph import Value
-from lmopt.ir.types import DType, Weight
+from lmopt.ir.interp import run
+from lmopt.ir.types import DType, ValueRange, Weight
 from lmopt.pipeline.base import (
     QuantScheme,
     SparsityPlan,
@@ -22,6 +23,8 @@ from lmopt.pipeline.base import (
     TrainingPlan,
     TrainingProgress,
 )
+from lmopt.pipeline.validation import Epoch, Validation
+from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.training.service import TrainingService
 from tests.support.training_graphs import CONTRACT, detector
 
@@ -123,8 +126,6 @@ def test_finetune_repeats_and_reports(
 
 @pytest.mark.slow
 def test_sparsify_and_quantization_aware(service: TrainingService) -> None:
-    from lmopt.ir.types import ValueRange
-
     sparse = service.sparsify(detector(), PLAN, SparsityPlan(0.5), seed=1)
     kernel = sparse.node("project").weight("kernel").real()
     assert np.mean(kernel == 0) == 0.5
@@ -134,6 +135,41 @@ def test_sparsify_and_quantization_aware(service: TrainingService) -> None:
     assert graph.weights() != detector().weights()
     assert set(found) == {Value("stem")}
     assert found[Value("stem")].low == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounding", [False, True])
+def test_the_epoch_that_the_program_likes_best_comes_back(
+    service: TrainingService, rounding: bool
+) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    epochs: list[Epoch] = []
+
+    def error(epoch: Epoch) -> float:
+        epochs.append(epoch)
+        return abs(len(epochs) - 2.0)
+
+    scheme = QuantScheme(DType.I8, per_channel=True)
+    validation = Validation(error, "crops", crops)
+    if rounding:
+        ranges = dict.fromkeys(plan_grids(detector(), scheme).owners, ValueRange(-3.0, 3.0))
+        kept, found = service.quantization_aware(
+            detector(), ranges, scheme, PLAN, seed=1, rule="learned", validation=validation
+        )
+        assert found == epochs[1].ranges != epochs[3].ranges
+    else:
+        kept = service.finetune(detector(), PLAN, seed=1, validation=validation)
+    assert validation.errors == [1.0, 0.0, 1.0, 2.0]
+    assert str(validation).endswith("1.000, 0.000, 1.000, 2.000 %; kept epoch 2 of 4")
+    assert kept.weights() == epochs[1].graph.weights() != epochs[3].graph.weights()
+    inputs = {"image": CONTRACT.normalize(crops)}
+    for epoch in epochs:
+        graph = epoch.graph
+        near = 1e-4
+        if rounding:
+            graph = quantize_graph(graph, epoch.ranges, scheme)
+            near = graph.type(Value("landmarks")).quant.scale[0]
+        assert np.abs(epoch.answers - run(graph, inputs)["landmarks"]).mean() < near
 
 
 @pytest.mark.slow
