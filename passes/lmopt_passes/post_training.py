@@ -16,7 +16,13 @@ from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.ops import Add, Constant, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import Calibrator, Observer, QuantScheme
-from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
+from lmopt.quant.assign import (
+    EdgeType,
+    check_quantizable,
+    legal_ranges,
+    plan_grids,
+    quantize_graph,
+)
 
 INT8 = QuantScheme(DType.I8, per_channel=True)
 UINT8 = QuantScheme(DType.U8, per_channel=False)
@@ -118,8 +124,14 @@ class PostTraining:
             f"{len(plan.owners)} {self.options.observer} ranges from {self.options.faces} "
             f"training faces, storage {self.scheme.storage}"
         )
-        real = sorted(plan.real)
-        return (note, f"nodes in float32: %{', %'.join(real)}") if real else (note,)
+        notes = [note]
+        if plan.real:
+            notes.append(f"nodes in float32: %{', %'.join(sorted(plan.real))}")
+        legal = legal_ranges(self.graph, self.ranges, self.scheme)
+        wide = [f"{value}" for value in plan.owners if legal.get(value) != self.ranges.get(value)]
+        if wide:
+            notes.append(f"ranges widened to what the runtime takes: {', '.join(wide)}")
+        return tuple(notes)
 
     def keeping(self, names: frozenset[str]) -> PostTraining:
         """Returns the same with more nodes that stay real."""
