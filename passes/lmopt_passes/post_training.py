@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.errors import PassError
-from lmopt.ir.edit import Edit
-from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.ops import Add, Constant, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.ops import Constant
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import Calibrator, Observer, QuantScheme
 from lmopt.quant.assign import (
@@ -23,12 +22,12 @@ from lmopt.quant.assign import (
     plan_grids,
     quantize_graph,
 )
+from lmopt_passes.center_output import center, linear_answers, shift_answer
 
 INT8 = QuantScheme(DType.I8, per_channel=True)
 UINT8 = QuantScheme(DType.U8, per_channel=False)
 
 Array = NDArray[np.float64]
-_Kernel = Conv2D | Conv2DTranspose | Dense | DepthwiseConv2D
 
 
 def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> QuantScheme:
@@ -101,14 +100,19 @@ class PostTraining:
             PassError: The graph cannot be quantized, or there are no faces.
         """
         check_quantizable(graph)
-        answers = {
-            name: value for name, value in graph.outputs if _is_linear_kernel(graph.producer(value))
-        }
-        found = calibrator.means(graph, list(answers.values()), faces=options.faces)
-        means = {name: found[value] for name, value in answers.items()}
+        answers = linear_answers(graph)
+        kernels = [kernel.value for answer in answers.values() for kernel in answer.kernels]
+        watched = list(dict.fromkeys([*answers, *kernels]))
+        found = calibrator.means(graph, watched, faces=options.faces)
+        means = {name: found[value] for name, value in graph.outputs if value in answers}
         if options.output == "float32":
-            away = {n: m for n, m in means.items() if answers[n].node not in scheme.real}
-            graph, added = _around(graph, away)
+            away = {v.node: found[v] for v in kernels if v.node not in scheme.real}
+            apart = {
+                value: answer
+                for value, answer in answers.items()
+                if any(kernel.name in away for kernel in answer.kernels)
+            }
+            graph, added = center(graph, apart, away)
             scheme = replace(scheme, real=scheme.real | added)
         values = [node.value for node in graph.nodes if not isinstance(node.op, Constant)]
         ranges = calibrator.ranges(
@@ -153,45 +157,10 @@ class PostTraining:
         values = [places[name] for name in answers]
         got = self.calibrator.means(measured, values, faces=self.options.faces)
         edit = self.graph.edit()
-        for name, value in answers.items():
-            _shift(edit, self.graph.producer(value), self.means[name] - got[places[name]])
+        linear = linear_answers(self.graph)
+        for value, name in {value: name for name, value in answers.items()}.items():
+            shift_answer(edit, linear[value], self.means[name] - got[places[name]])
         return self._stored(edit.done(), self.options.input, self.options.output)
 
     def _stored(self, graph: Graph, input: EdgeType, output: EdgeType) -> Graph:
         return quantize_graph(graph, self.ranges, self.scheme, input_type=input, output_type=output)
-
-
-def _is_linear_kernel(node: Node) -> bool:
-    return isinstance(node.op, _Kernel) and node.op.activation == "none"
-
-
-def _around(graph: Graph, means: Mapping[str, Array]) -> tuple[Graph, frozenset[str]]:
-    """Returns the graph with answers as sums of a mean and the rest, and the names of the sums."""
-    edit, added = graph.edit(), set()
-    places = dict(graph.outputs)
-    for name, mean in means.items():
-        node = graph.producer(places[name])
-        _shift(edit, node, -mean)
-        constant = edit.add(
-            edit.fresh(f"{node.name}_mean"),
-            Constant(mean.shape),
-            weights={"value": mean.astype(np.float32)},
-        )
-        whole = edit.add(edit.fresh(f"{node.name}_placed"), Add(), node.value, constant)
-        edit.output(name, whole)
-        added.add(whole.node)
-    return edit.done(), frozenset(added)
-
-
-def _shift(edit: Edit, node: Node, shift: Array) -> None:
-    """Adds a constant to what a kernel, or the sum of a kernel and a constant, gives."""
-    if isinstance(node.op, Add):
-        constant = edit.node(node.inputs[1].node)
-        value = constant.weight("value").real() + shift
-        edit.set_weights(constant.name, value=value.astype(np.float32))
-        return
-    assert isinstance(node.op, _Kernel)
-    before = node.weight("bias").real() if "bias" in node.weights else 0.0
-    per_channel = shift.reshape(-1, shift.shape[-1]).mean(0)
-    edit.set_op(node.name, replace(node.op, use_bias=True))
-    edit.set_weights(node.name, bias=(before + per_channel).astype(np.float32))
