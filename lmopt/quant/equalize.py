@@ -1,8 +1,8 @@
-"""Units of channels in which those that share a scale have ranges alike."""
+"""Units of channels in which what shares a scale loses little to rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,72 +12,126 @@ from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.scaling import ScaleMap, Scales, weight_factors
 from lmopt.quant.assign import KERNEL_AXIS
 
+Array = NDArray[np.float64]
+
 FLOOR = 2.0**-8
 """The least part of a tensor's range that a channel's counts as: one step. Silent ones have none."""
 
 TOLERANCE = 1e-3
-"""Relative change of scales below which a search has converged."""
+"""Change of logarithmic scales below which the evening of ranges has settled."""
 
 MOST_ROUNDS = 100
-"""Rounds after which a search ends; channels of PFLD settle in about 30."""
+"""Rounds after which it ends in any case; channels of PFLD settle in about 30."""
+
+SHARPNESS = 16
+"""Power of the norm that stands for a maximum where a gradient is needed."""
+
+MOST_SCALE = 2.0**6
+"""Bound on the scales of a search: what is gained beyond is lost in the runtime's step ratios."""
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """Something whose elements share a scale.
+class ChannelStatistics:
+    """What calibration knows of a value's channels.
 
     Attributes:
-        ids: Unit of each channel.
-        sign: 1 where a greater scale makes the channel's range greater, else -1.
-        ranges: Largest magnitude of each channel, at present scales.
-        weight: How much it counts.
+        peak: Largest magnitude, per channel.
+        power: Mean square, per channel.
     """
 
-    ids: NDArray[np.int64]
-    sign: int
-    ranges: NDArray[np.float64]
-    weight: float = 1.0
+    peak: Array
+    power: Array
 
 
-def equalizing_scales(
-    graph: Graph,
-    units: ScaleMap,
-    peaks: Mapping[Value, NDArray[np.float64]],
-    *,
-    per_channel: bool,
-    activation_weight: float = 1.0,
-) -> Scales:
-    """Returns the scale of every unit that makes the ranges of channels most alike.
+@dataclass(frozen=True)
+class _Kernel:
+    """A kernel that reads or makes channels whose units are free.
 
-    Minimized is the sum, over the tensors that have one scale each, of the variance of the
-    logarithms of their channels' ranges. For two kernels in a row that is the solution of the
-    paper; a sum, a concat or several readers add terms. Ranges of kernels depend on the units of
-    both their sides, so that the search goes round until nothing moves.
+    Attributes:
+        node: Its node.
+        most: Largest magnitude over the window, [in, out], or [in, multiplier] of a depthwise one.
+        square: Sum of squares over the window, likewise.
+        taps: Size of the window.
+        read, made: Units of the operand's and of the result's channels.
+    """
+
+    node: Node
+    most: Array
+    square: Array
+    taps: int
+    read: NDArray[np.int64]
+    made: NDArray[np.int64]
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self.node.op.kind == "depthwise_conv2d"
+
+    def scaled(self, scales: Scales) -> Array:
+        """Returns `most` in other units."""
+        made = scales[self.made]
+        return self.most * scales[self.read][:, None] / (
+            made.reshape(self.most.shape) if self.is_depthwise else made
+        )
+
+
+def _kernels(graph: Graph, units: ScaleMap) -> list[_Kernel]:
+    found = []
+    for node in graph.nodes:
+        if node.op.kind not in KERNEL_AXIS:
+            continue
+        sides = units.sides(node)
+        if units.free[sides["in"]].any() or units.free[sides["out"]].any():
+            kernel = np.abs(node.weight("kernel").real().astype(np.float64))
+            window = kernel.reshape(-1, *kernel.shape[-2:])
+            found.append(
+                _Kernel(
+                    node, window.max(0), (window**2).sum(0), len(window), sides["in"], sides["out"]
+                )
+            )
+    return found
+
+
+def even_scales(graph: Graph, units: ScaleMap, *, per_channel: bool) -> Scales:
+    """Returns the scale of every unit with which the channels of kernels have ranges alike.
+
+    Minimized is the sum, over kernels and their two sides, of the variance of the logarithms of
+    the channels' ranges. For two kernels in a row that is the solution of the paper; a sum, a
+    concat or several readers add terms. The ranges of one side depend on the units of the other,
+    so that the search goes round until nothing moves.
 
     Args:
         graph: Float, with weights.
         units: Of the graph.
-        peaks: Largest magnitude of every channel of activations, by value; none for an
-            equalization of kernels alone.
         per_channel: Whether kernels have a scale per output channel: the ranges of their output
             channels then need not be alike.
-        activation_weight: How much an activation counts against a kernel.
 
     Source: Nagel et al. 2019 (arXiv:1906.04721), section 4.1 and appendix A.
     """
     scales = np.ones(len(units.free))
-    kernels = [
-        (node, np.abs(node.weight("kernel").real().astype(np.float64)))
-        for node in graph.nodes
-        if node.op.kind in KERNEL_AXIS and (units.free[units.of[node.value]].any()
-        or units.free[units.of[node.inputs[0]]].any())
-    ]
+    kernels = _kernels(graph, units)
     for _ in range(MOST_ROUNDS):
-        tensors = [t for node, kernel in kernels for t in _slices(node, kernel, units, scales, per_channel)]
-        for value, peak in peaks.items():
-            ids = units.of[value]
-            tensors.append(_Tensor(ids, -1, peak / scales[ids], activation_weight))
-        step = _step(tensors, len(scales))
+        wanted, weight = np.zeros(len(scales)), np.zeros(len(scales))
+
+        def tell(ids: NDArray[np.int64], ranges: Array, sign: int) -> None:
+            most = ranges.max(initial=0.0)
+            if most > 0:
+                logs = np.log(np.maximum(ranges, FLOOR * most))
+                np.add.at(wanted, ids, sign * (logs - logs.mean()))  # noqa: B023
+                np.add.at(weight, ids, 1.0)  # noqa: B023
+
+        for kernel in kernels:
+            most = kernel.scaled(scales)
+            if kernel.is_depthwise:
+                if not per_channel:
+                    tell(kernel.made, most.reshape(-1), 1)
+                    tell(kernel.read, most.max(axis=1), -1)
+            elif per_channel:
+                share = most / np.maximum(most.max(axis=0), np.finfo(np.float64).tiny)
+                tell(kernel.read, share.max(axis=1), -1)
+            else:
+                tell(kernel.made, most.max(axis=0), 1)
+                tell(kernel.read, most.max(axis=1), -1)
+        step = 0.5 * np.divide(wanted, weight, out=np.zeros(len(scales)), where=weight > 0)
         step[~units.free] = 0.0
         scales = scales * np.exp(step)
         if np.abs(step).max(initial=0.0) < TOLERANCE:
@@ -85,37 +139,154 @@ def equalizing_scales(
     return scales
 
 
-def _slices(
-    node: Node, kernel: NDArray[np.float64], units: ScaleMap, scales: Scales, per_channel: bool
-) -> Iterator[_Tensor]:
-    """Yields the ranges of a kernel over its operand's channels and over its result's."""
-    for factor in weight_factors(node, "kernel", units, scales):
-        kernel = kernel * factor
-    sides = units.sides(node)
-    if node.op.kind == "depthwise_conv2d":
-        if not per_channel:
-            peak = kernel.max(axis=(0, 1)).reshape(-1)
-            yield _Tensor(sides["out"], -1, peak)
-            yield _Tensor(np.repeat(sides["in"], kernel.shape[3]), 1, peak)
-        return
-    axes = tuple(range(kernel.ndim - 2))
-    both = kernel.max(axis=axes) if axes else kernel
-    if not per_channel:
-        yield _Tensor(sides["out"], -1, both.max(axis=0))
-        yield _Tensor(sides["in"], 1, both.max(axis=1))
-    else:
-        # each output channel has a scale of its own: what counts is the share in it
-        yield _Tensor(sides["in"], 1, (both / np.maximum(both.max(axis=0), 1e-30)).max(axis=1))
+def quiet_scales(
+    graph: Graph,
+    units: ScaleMap,
+    statistics: Mapping[Value, ChannelStatistics],
+    stored: Mapping[Value, object],
+    *,
+    per_channel: bool,
+) -> Scales:
+    """Returns the scale of every unit with which rounding makes the least noise in the answers.
+
+    The noise is that of every kernel and every stored value, a step squared each, as independent
+    kernels pass it on: squared kernel entries, from the answers backwards, say how much a channel
+    counts. Minimized over the logarithms of the scales by L-BFGS.
+
+    Args:
+        graph: Float, with weights.
+        units: Of the graph.
+        statistics: Of what kernels read, and of `stored`.
+        stored: Values that own a grid.
+        per_channel: Whether kernels have a scale per output channel.
+    """
+    from scipy.optimize import minimize
+
+    kernels = _kernels(graph, units)
+    gain = _gains(graph, units, kernels)
+    free = np.flatnonzero(units.free)
+    terms: list[_Term] = []
+    for value in stored:
+        ids = units.of[value]
+        if units.free[ids].any():
+            terms.append(_Stored(ids, statistics[value].peak, gain[ids]))
+    for kernel in kernels:
+        power = statistics[kernel.node.inputs[0]].power
+        if kernel.is_depthwise and per_channel:
+            continue  # every channel has a scale of its own: its unit does not matter
+        terms.append(_Weights(kernel, power, gain[kernel.made], per_channel))
+
+    def noise(logs: Array) -> tuple[float, Array]:
+        sigma = np.zeros(len(units.free))
+        sigma[free] = logs
+        slope = np.zeros(len(sigma))
+        total = sum(term.add(sigma, slope) for term in terms)
+        return total / start, slope[free] / start
+
+    start = 1.0
+    start = max(noise(np.zeros(len(free)))[0], np.finfo(np.float64).tiny)
+    most = float(np.log(MOST_SCALE))
+    found = minimize(
+        noise,
+        np.zeros(len(free)),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-most, most)] * len(free),
+        options={"maxiter": 300},
+    )
+    scales = np.ones(len(units.free))
+    scales[free] = np.exp(found.x)
+    return scales
 
 
-def _step(tensors: list[_Tensor], count: int) -> NDArray[np.float64]:
-    """Returns the change of every logarithmic scale, half the way to the least squares solution."""
-    wanted, weight = np.zeros(count), np.zeros(count)
-    for tensor in tensors:
-        most = tensor.ranges.max(initial=0.0)
-        if most == 0:
+def _gains(graph: Graph, units: ScaleMap, kernels: list[_Kernel]) -> Array:
+    """Returns the noise power in the answers per noise power in a channel of each unit."""
+    by_name = {kernel.node.name: kernel for kernel in kernels}
+    gain = np.zeros(len(units.free))
+    for _, value in graph.outputs:
+        gain[units.of[value]] = 1.0
+    for node in reversed(graph.nodes):
+        kernel = by_name.get(node.name)
+        if kernel is None:
+            if node.inputs and not gain[units.of[node.inputs[0]]].any():
+                for value in node.inputs:  # an op through which no unit goes
+                    gain[units.of[value]] = gain[units.of[node.value]].mean()
             continue
-        logs = np.log(np.maximum(tensor.ranges, FLOOR * most))
-        np.add.at(wanted, tensor.ids, -tensor.sign * tensor.weight * (logs - logs.mean()))
-        np.add.at(weight, tensor.ids, tensor.weight)
-    return 0.5 * np.divide(wanted, weight, out=np.zeros(count), where=weight > 0)
+        made = gain[kernel.made]
+        passed = kernel.square * made.reshape(kernel.square.shape) if kernel.is_depthwise else (
+            kernel.square * made
+        )
+        np.add.at(gain, kernel.read, passed.sum(axis=1))
+    return gain
+
+
+class _Term:
+    """A part of the noise."""
+
+    def add(self, sigma: Array, slope: Array) -> float:
+        """Returns the part at logarithmic scales `sigma`, its gradient added to `slope`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Stored(_Term):
+    ids: NDArray[np.int64]
+    peak: Array
+    gain: Array
+
+    def add(self, sigma: Array, slope: Array) -> float:
+        own = sigma[self.ids]
+        range2, share = _soft_square(self.peak * np.exp(-own))
+        spread = self.gain * np.exp(2 * own)
+        total = spread.sum()
+        np.add.at(slope, self.ids, 2 * range2 * (spread - total * share))
+        return float(range2 * total)
+
+
+@dataclass(frozen=True)
+class _Weights(_Term):
+    kernel: _Kernel
+    power: Array
+    gain: Array
+    per_channel: bool
+
+    def add(self, sigma: Array, slope: Array) -> float:
+        kernel = self.kernel
+        read, made = sigma[kernel.read], sigma[kernel.made]
+        arriving = self.power * np.exp(-2 * read)
+        spread = self.gain * np.exp(2 * made)
+        if kernel.is_depthwise:
+            shape = kernel.most.shape
+            range2, share = _soft_square(kernel.most * np.exp(read[:, None] - made.reshape(shape)))
+            noise = arriving[:, None] * spread.reshape(shape) * kernel.taps
+            total = noise.sum()
+            change = 2 * range2 * (total * share - noise)
+            np.add.at(slope, kernel.read, change.sum(axis=1))
+            np.add.at(slope, kernel.made, -change.reshape(-1))
+            return float(range2 * total)
+        most = kernel.most * np.exp(read[:, None] - made)
+        if self.per_channel:
+            columns, share = _soft_square(most, axis=0)
+            weights = columns * spread
+            factor = kernel.taps * arriving.sum()
+            total = factor * weights.sum()
+            np.add.at(slope, kernel.read, 2 * factor * (share * weights).sum(axis=1))
+            np.add.at(slope, kernel.read, -2 * arriving * kernel.taps * weights.sum())
+            return float(total)
+        range2, share = _soft_square(most)
+        factor = kernel.taps * range2
+        total = factor * arriving.sum() * spread.sum()
+        np.add.at(slope, kernel.read, 2 * (total * share.sum(axis=1) - factor * arriving * spread.sum()))
+        np.add.at(slope, kernel.made, 2 * (factor * arriving.sum() * spread - total * share.sum(axis=0)))
+        return float(total)
+
+
+def _soft_square(values: Array, axis: int | None = None) -> tuple[Array, Array]:
+    """Returns the square of nearly the maximum, and what share of its slope each value has."""
+    most = values.max(axis=axis, keepdims=True)
+    most = np.where(most > 0, most, 1.0)
+    powers = (values / most) ** SHARPNESS
+    total = powers.sum(axis=axis, keepdims=True)
+    share = np.divide(powers, total, out=np.zeros_like(powers), where=total > 0)
+    square = (most * total ** (1 / SHARPNESS)) ** 2
+    return (square.reshape(()) if axis is None else square.squeeze(axis)), share

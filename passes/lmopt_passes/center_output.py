@@ -89,7 +89,11 @@ def _linear(graph: Graph, value: Value) -> LinearAnswer | None:
             part = _linear(graph, operand) if graph.type(operand) == graph.type(value) else None
         if part is None:
             return None
-        kernels, sums, constant = kernels + part.kernels, sums + part.sums, constant or part.constant
+        kernels, sums, constant = (
+            kernels + part.kernels,
+            sums + part.sums,
+            constant or part.constant,
+        )
     return LinearAnswer(kernels, sums, constant)
 
 

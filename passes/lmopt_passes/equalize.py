@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,44 +11,95 @@ from numpy.typing import NDArray
 
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
-from lmopt.ir.ops import Abs, BatchNorm, Constant, Input, MaxPool2D
+from lmopt.ir.ops import Abs, MaxPool2D, Mean, Square
 from lmopt.ir.scaling import ScaleMap, map_scales, rescale
 from lmopt.pipeline.base import Calibrator, Need, Pass, PassContext, PassResult, Preserves
-from lmopt.quant.equalize import equalizing_scales
+from lmopt.quant.assign import KERNEL_AXIS, plan_grids
+from lmopt.quant.equalize import ChannelStatistics, even_scales, quiet_scales
+from lmopt_passes.post_training import INT8, UINT8
 
 
 @dataclass(frozen=True)
 class Equalize(Pass):
+    """Divides channels where they are made and multiplies them where they are read.
+
+    What shares one scale (a kernel, an activation) then holds channels of ranges alike, so that
+    eight bits divide each of them. Units pass through depthwise convolutions, relu, prelu, pools,
+    sums and concats; those that relu6, sigmoid, a product or the border of the graph bends or
+    fixes stay, and so do both sides of grouped convolutions and of batch norms that were not folded
+    stay as far as their statistics go.
+
+    Attributes:
+        kernels: Whether the kernels will have one scale (uint8) or one per output channel (int8).
+        by: What is made least: `noise`, that of all kernels and activations in the answers, or the
+            unevenness of the `ranges` of kernels alone, which needs no faces.
+        exact: Whether scales are powers of two, which leaves every answer as it was to the bit.
+        faces: Calibration faces, of the training split, for the ranges of activations.
+
+    Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
+        2019 (arXiv:1906.04721), section 4.1.
+    """
+
     name: ClassVar[str] = "equalize"
     preserves: ClassVar[Preserves] = Preserves.VALUES
     kernels: Literal["per-tensor", "per-channel"] = "per-tensor"
-    activations: float = 1.0
+    by: Literal["noise", "ranges"] = "noise"
     exact: bool = True
     faces: int = 200
-    rms: bool = False
+
+    def required(self) -> frozenset[Need]:
+        return frozenset({Need.CALIBRATOR}) if self.by == "noise" else frozenset()
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        if not graph.is_initialized:
+            raise PassError(
+                "equalization needs weights",
+                where=graph.name,
+                hint="train the detector first: lmopt train DETECTOR --data PATH",
+            )
         units = map_scales(graph)
-        peaks = _peaks(graph, units, ctx.calibrator, self.faces, self.rms) if self.activations else {}
-        scales = equalizing_scales(graph, units, peaks, per_channel=self.kernels == "per-channel", activation_weight=self.activations)
+        per_channel = self.kernels == "per-channel"
+        if self.by == "ranges":
+            scales = even_scales(graph, units, per_channel=per_channel)
+        else:
+            stored = plan_grids(graph, INT8 if per_channel else UINT8).owners
+            statistics = _statistics(graph, units, stored, ctx.calibrator, self.faces)
+            scales = quiet_scales(graph, units, statistics, stored, per_channel=per_channel)
         if self.exact:
             scales = 2.0 ** np.rint(np.log2(scales))
-        print(self.kernels, len(scales), units.free.sum(), scales.min(), scales.max())
-        return PassResult(rescale(graph, units, scales), True, ())
+        moved = scales[scales != 1]
+        note = f"{len(moved)} of {len(scales)} channels rescaled"
+        if not len(moved):
+            return PassResult(graph, False, (note,))
+        note += f", by {1 / moved.max():.3g} to {1 / moved.min():.3g}"
+        return PassResult(rescale(graph, units, scales), True, (note,))
 
 
-def _peaks(graph, units, calibrator, faces, rms=False):
-    """Returns the mean over faces of every channel's largest magnitude in a picture."""
-    edit, watched = graph.edit(), {}
-    from lmopt.ir.ops import Square, Mean
+def _statistics(
+    graph: Graph, units: ScaleMap, stored: Sequence[Value], calibrator: Calibrator, faces: int
+) -> dict[Value, ChannelStatistics]:
+    """Returns the peaks (their mean over faces) and powers of what is stored or read by kernels."""
+    watched = dict.fromkeys(stored)
     for node in graph.nodes:
-        if isinstance(node.op, Input | Constant) or node.op.keeps_grid or not units.free[units.of[node.value]].any():
-            continue
-        size = graph.type(node.value).shape[1:-1]
-        peak = edit.add(edit.fresh("magnitude"), Square() if rms else Abs(), node.value)
-        if len(size) == 2:
-            peak = edit.add(edit.fresh("peak"), Mean() if rms else MaxPool2D(size, size), peak)
-        watched[node.value] = peak
-    extended = edit.done()
-    means = calibrator.means(extended, list(watched.values()), faces=faces)
-    return {v: np.maximum.reduce(m.reshape(-1, m.shape[-1])) ** (0.5 if rms else 1) for v, m in ((v, means[p]) for v, p in watched.items())}
+        if node.op.kind in KERNEL_AXIS:
+            watched[node.inputs[0]] = None
+    edit, places = graph.edit(), dict[Value, tuple[Value, Value]]()
+    for value in watched:
+        peak = edit.add(edit.fresh("magnitude"), Abs(), value)
+        power = edit.add(edit.fresh("power"), Square(), value)
+        if graph.type(value).rank == 4:
+            height, width = graph.type(value).shape[1:3]
+            size = (height or 1, width or 1)
+            peak = edit.add(edit.fresh("peak"), MaxPool2D(size, size), peak)
+            power = edit.add(edit.fresh("mean_power"), Mean(), power)
+        places[value] = peak, power
+    wanted = [place for pair in places.values() for place in pair]
+    means = calibrator.means(edit.done(), wanted, faces=faces)
+
+    def rows(place: Value) -> NDArray[np.float64]:
+        return means[place].reshape(-1, means[place].shape[-1])
+
+    return {
+        value: ChannelStatistics(rows(peak).max(axis=0), rows(power).mean(axis=0))
+        for value, (peak, power) in places.items()
+    }

@@ -1,4 +1,4 @@
-"""split-head: a dense layer over a concat becomes a sum of dense layers."""
+"""split-head: a kernel over a concat becomes a sum of kernels, one per operand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.ops import Add, Concat, Dense, Reshape
+from lmopt.ir.ops import Add, Concat, Conv2D, Dense, Reshape
 from lmopt.ir.types import DType, TensorType, Weight
 from lmopt.pipeline.base import Pass, PassContext, PassResult, Preserves
 
@@ -24,27 +24,36 @@ class SplitHead(Pass):
     Joined values are stored on one grid, so that the largest decides the step of all; apart, each
     has its own. Concats of concats and reshapes in between are followed where the elements of each
     operand are whole rows of the kernel.
+
+    Attributes:
+        convolutions: Whether convolutions over a concat of channels are split, too; each part is
+            a map that costs an addition.
     """
 
     name: ClassVar[str] = "split-head"
     preserves: ClassVar[Preserves] = Preserves.VALUES
+    convolutions: bool = False
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         edit, notes = graph.edit(), []
         for node in graph.nodes:
-            if isinstance(node.op, Dense) and node.results[0].dtype is DType.F32:
+            op = node.op
+            wanted = isinstance(op, Dense) or (
+                self.convolutions and isinstance(op, Conv2D) and op.groups == 1
+            )
+            if wanted and node.results[0].dtype is DType.F32:
                 parts = _parts_of(graph, node.inputs[0])
                 if len(parts) > 1:
-                    _split(edit, graph, node, node.op, parts)
-                    notes.append(f"'%{node.name}' is a sum of {len(parts)} dense layers")
+                    _split(edit, graph, node, parts)
+                    notes.append(f"'%{node.name}' is a sum of {len(parts)} kernels")
         if not notes:
-            return PassResult(graph, False, ("no dense layer reads a concat",))
+            return PassResult(graph, False, ("no kernel to be split reads a concat",))
         edit.prune_dead()
         return PassResult(edit.done(), True, tuple(notes))
 
 
 def _parts_of(graph: Graph, value: Value) -> list[tuple[Value, Rows]]:
-    """Returns the values that are joined in a dense layer's operand, and their kernel rows."""
+    """Returns the values that are joined in a kernel's operand, and their rows of the kernel."""
     dims = _dims(graph, value)
     if len(dims) == 1:
         return _followed(graph, value, np.arange(dims[0]))
@@ -80,10 +89,10 @@ def _dims(graph: Graph, value: Value) -> tuple[int, ...]:
     return tuple(d for d in graph.type(value).shape[1:] if d is not None)
 
 
-def _split(
-    edit: Edit, graph: Graph, node: Node, op: Dense, parts: list[tuple[Value, Rows]]
-) -> None:
-    """Makes a dense layer the sum of one per part; the last sum keeps its name."""
+def _split(edit: Edit, graph: Graph, node: Node, parts: list[tuple[Value, Rows]]) -> None:
+    """Makes a kernel the sum of one per part; the last sum keeps its name."""
+    op = node.op
+    assert isinstance(op, Dense | Conv2D)
     flat = graph.type(node.inputs[0]).rank == 2
     kernel = node.weight("kernel")
     total: Value | None = None
@@ -110,5 +119,6 @@ def _split(
 
 def _some_rows(kernel: Weight, rows: Rows) -> Weight:
     if kernel.array is None:
-        return Weight(TensorType(DType.F32, (len(rows), *kernel.type.shape[1:])))
-    return Weight.of(kernel.real()[rows])
+        *window, _, made = kernel.type.shape
+        return Weight(TensorType(DType.F32, (*window, len(rows), made)))
+    return Weight.of(np.take(kernel.real(), rows, axis=-2))

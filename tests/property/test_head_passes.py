@@ -34,7 +34,7 @@ from tests.support.services import full_context
 
 JOINED = (*("concat",) * 4, *("dense",) * 3, "reshape", "conv2d", "mean", "relu", "add")
 SUMS = (*("dense",) * 3, "conv2d", *("add",) * 3, "constant", "relu", "reshape")
-HEAD = Pipeline.parse("split-head")
+HEAD = Pipeline.parse("split-head{convolutions=true}")
 CENTER = Pipeline.parse("center-output")
 EQUALIZE = Pipeline.parse("equalize")
 
@@ -71,8 +71,9 @@ class Joined:
                 inner = self.add(Concat(), *pooled[:2])
                 flat = self.add(Reshape(), self.add(MaxPool2D(), maps[-1]))
                 features = self.add(Concat(), flat, inner, *pooled)
-            case _:  # a dense layer on every pixel
-                features = self.add(Concat(3), *maps)
+            case _:  # a convolution, and a dense layer on every pixel
+                features = self.add(Conv2D(6), self.add(Concat(), *maps))
+                features = self.add(Concat(3), features, *maps)
         answer = self.add(Dense(5, bool(self.rng.random() < 0.5)), features)
         if self.rng.random() < 0.3:
             answer = self.add(Mul(), answer, self.add(Dense(5), features))
@@ -91,7 +92,7 @@ def test_a_split_head_computes_the_same_and_reads_no_concat(seed: int):
     split = result.graph
     assert value_difference(graph, split, seed=1) <= 1e-5
     for node in split.nodes:
-        if node.op.kind == "dense":
+        if node.op.kind in ("dense", "conv2d"):
             assert split.producer(node.inputs[0]).op.kind != "concat"
     assert HEAD.run(split, PassContext()).graph == split
 
