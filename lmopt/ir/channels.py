@@ -241,7 +241,7 @@ class Ties:
         return atom
 
     def numbered(self) -> tuple[Ids, NDArray[np.bool_]]:
-        """Returns the number of each channel, tied ones having one, and which numbers are pinned."""
+        """Returns the number of each channel, one for tied ones, and which numbers are pinned."""
         roots = np.array([self._root(atom) for atom in range(len(self._parent))], np.int64)
         firsts, numbers = np.unique(roots, return_inverse=True)
         pinned = np.zeros(len(firsts), bool)

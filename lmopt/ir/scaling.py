@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lmopt.errors import GraphError
 from lmopt.ir.channels import CHANNEL_AXES, TRANSFER, Ids, Side, Ties, Transfer, opaque
 from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.ops import DepthwiseConv2D
 from lmopt.ir.types import DType
 
 Scales = NDArray[np.float64]
@@ -95,9 +96,8 @@ def weight_factors(node: Node, key: str, units: ScaleMap, scales: Scales) -> lis
         return []
     if node.op.kind == "batch_norm" and key in ("mean", "variance"):
         return []
-    if node.op.kind == "depthwise_conv2d" and key == "kernel":
-        multiplier = shape[3]
-        return [sides["in"][:, None], 1 / sides["out"].reshape(-1, multiplier)]
+    if isinstance(node.op, DepthwiseConv2D) and key == "kernel":
+        return [sides["in"][:, None], 1 / sides["out"].reshape(-1, node.op.multiplier)]
     factors = []
     for axis, side in CHANNEL_AXES[node.op.kind][key]:
         factor = sides[side] if side == "in" else 1 / sides[side]

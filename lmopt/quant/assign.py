@@ -16,6 +16,7 @@ from lmopt.ir.ops import (
     BatchNorm,
     Concat,
     Constant,
+    DepthwiseConv2D,
     Dequantize,
     Input,
     Maximum,
@@ -302,8 +303,7 @@ def _kernel_slices(
 
     Below the least, a bias would not fit into 31 bits.
     """
-    shape = node.weight("kernel").type.shape
-    several = node.op.kind == "depthwise_conv2d" and shape[-1] > 1
+    several = isinstance(node.op, DepthwiseConv2D) and node.op.multiplier > 1
     axis = KERNEL_AXIS[node.op.kind] if scheme.per_channel and not several else None
     if "bias" not in node.weights:
         return axis, np.zeros(1)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.scaling import ScaleMap, Scales, weight_factors
+from lmopt.ir.ops import AvgPool2D, Concat, Mean
+from lmopt.ir.scaling import ScaleMap, Scales
+from lmopt.ir.types import Shape
 from lmopt.quant.assign import KERNEL_AXIS
 
 Array = NDArray[np.float64]
 
 FLOOR = 2.0**-8
-"""The least part of a tensor's range that a channel's counts as: one step. Silent ones have none."""
+"""The least part of a tensor's range that a channel's counts as, silent ones too: one step."""
 
 TOLERANCE = 1e-3
 """Change of logarithmic scales below which the evening of ranges has settled."""
@@ -50,14 +52,12 @@ class _Kernel:
     Attributes:
         node: Its node.
         most: Largest magnitude over the window, [in, out], or [in, multiplier] of a depthwise one.
-        square: Sum of squares over the window, likewise.
         taps: Size of the window.
         read, made: Units of the operand's and of the result's channels.
     """
 
     node: Node
     most: Array
-    square: Array
     taps: int
     read: NDArray[np.int64]
     made: NDArray[np.int64]
@@ -69,8 +69,10 @@ class _Kernel:
     def scaled(self, scales: Scales) -> Array:
         """Returns `most` in other units."""
         made = scales[self.made]
-        return self.most * scales[self.read][:, None] / (
-            made.reshape(self.most.shape) if self.is_depthwise else made
+        return (
+            self.most
+            * scales[self.read][:, None]
+            / (made.reshape(self.most.shape) if self.is_depthwise else made)
         )
 
 
@@ -83,11 +85,7 @@ def _kernels(graph: Graph, units: ScaleMap) -> list[_Kernel]:
         if units.free[sides["in"]].any() or units.free[sides["out"]].any():
             kernel = np.abs(node.weight("kernel").real().astype(np.float64))
             window = kernel.reshape(-1, *kernel.shape[-2:])
-            found.append(
-                _Kernel(
-                    node, window.max(0), (window**2).sum(0), len(window), sides["in"], sides["out"]
-                )
-            )
+            found.append(_Kernel(node, window.max(0), len(window), sides["in"], sides["out"]))
     return found
 
 
@@ -111,26 +109,14 @@ def even_scales(graph: Graph, units: ScaleMap, *, per_channel: bool) -> Scales:
     kernels = _kernels(graph, units)
     for _ in range(MOST_ROUNDS):
         wanted, weight = np.zeros(len(scales)), np.zeros(len(scales))
-
-        def tell(ids: NDArray[np.int64], ranges: Array, sign: int) -> None:
-            most = ranges.max(initial=0.0)
-            if most > 0:
-                logs = np.log(np.maximum(ranges, FLOOR * most))
-                np.add.at(wanted, ids, sign * (logs - logs.mean()))  # noqa: B023
-                np.add.at(weight, ids, 1.0)  # noqa: B023
-
         for kernel in kernels:
-            most = kernel.scaled(scales)
-            if kernel.is_depthwise:
-                if not per_channel:
-                    tell(kernel.made, most.reshape(-1), 1)
-                    tell(kernel.read, most.max(axis=1), -1)
-            elif per_channel:
-                share = most / np.maximum(most.max(axis=0), np.finfo(np.float64).tiny)
-                tell(kernel.read, share.max(axis=1), -1)
-            else:
-                tell(kernel.made, most.max(axis=0), 1)
-                tell(kernel.read, most.max(axis=1), -1)
+            for ids, ranges, sign in _sides(kernel, scales, per_channel):
+                most = ranges.max(initial=0.0)
+                if most > 0:
+                    logs = np.log(np.maximum(ranges, FLOOR * most))
+                    np.add.at(wanted, ids, sign * (logs - logs.mean()))
+                    np.add.at(weight, ids, 1.0)
+        # half the way: both sides of a kernel move at once
         step = 0.5 * np.divide(wanted, weight, out=np.zeros(len(scales)), where=weight > 0)
         step[~units.free] = 0.0
         scales = scales * np.exp(step)
@@ -139,11 +125,25 @@ def even_scales(graph: Graph, units: ScaleMap, *, per_channel: bool) -> Scales:
     return scales
 
 
+def _sides(
+    kernel: _Kernel, scales: Scales, per_channel: bool
+) -> Iterator[tuple[NDArray[np.int64], Array, int]]:
+    """Yields units, ranges and, for each side of a kernel, whether scales divide or multiply."""
+    most = kernel.scaled(scales)
+    if not per_channel:
+        made = most.reshape(-1) if kernel.is_depthwise else most.max(axis=0)
+        yield kernel.made, made, 1
+        yield kernel.read, most.max(axis=1), -1
+    elif not kernel.is_depthwise:  # what counts is the share in each output channel's range
+        share = most / np.maximum(most.max(axis=0), np.finfo(np.float64).tiny)
+        yield kernel.read, share.max(axis=1), -1
+
+
 def quiet_scales(
     graph: Graph,
     units: ScaleMap,
     statistics: Mapping[Value, ChannelStatistics],
-    stored: Mapping[Value, object],
+    stored: Sequence[Value],
     *,
     per_channel: bool,
 ) -> Scales:
@@ -162,29 +162,28 @@ def quiet_scales(
     """
     from scipy.optimize import minimize
 
-    kernels = _kernels(graph, units)
-    gain = _gains(graph, units, kernels)
-    free = np.flatnonzero(units.free)
-    terms: list[_Term] = []
-    for value in stored:
-        ids = units.of[value]
-        if units.free[ids].any():
-            terms.append(_Stored(ids, statistics[value].peak, gain[ids]))
-    for kernel in kernels:
+    gains = _gains(graph, units)
+    terms: list[_Stored | _Weights] = [
+        _Stored(units.of[value], statistics[value].peak, gains[value])
+        for value in stored
+        if units.free[units.of[value]].any()
+    ]
+    for kernel in _kernels(graph, units):
         power = statistics[kernel.node.inputs[0]].power
-        if kernel.is_depthwise and per_channel:
-            continue  # every channel has a scale of its own: its unit does not matter
-        terms.append(_Weights(kernel, power, gain[kernel.made], per_channel))
+        if not (kernel.is_depthwise and per_channel):  # there a unit changes nothing
+            terms.append(_Weights(kernel, power, gains[kernel.node.value], per_channel))
+    free = np.flatnonzero(units.free)
 
     def noise(logs: Array) -> tuple[float, Array]:
-        sigma = np.zeros(len(units.free))
+        sigma, slope = np.zeros(len(units.free)), np.zeros(len(units.free))
         sigma[free] = logs
-        slope = np.zeros(len(sigma))
         total = sum(term.add(sigma, slope) for term in terms)
-        return total / start, slope[free] / start
+        # its logarithm: the search then stops at a relative change
+        return float(np.log(total)), slope[free] / total
 
-    start = 1.0
-    start = max(noise(np.zeros(len(free)))[0], np.finfo(np.float64).tiny)
+    scales = np.ones(len(units.free))
+    if not len(free) or not sum(term.add(np.zeros(len(scales)), scales.copy()) for term in terms):
+        return scales
     most = float(np.log(MOST_SCALE))
     found = minimize(
         noise,
@@ -194,47 +193,66 @@ def quiet_scales(
         bounds=[(-most, most)] * len(free),
         options={"maxiter": 300},
     )
-    scales = np.ones(len(units.free))
     scales[free] = np.exp(found.x)
     return scales
 
 
-def _gains(graph: Graph, units: ScaleMap, kernels: list[_Kernel]) -> Array:
-    """Returns the noise power in the answers per noise power in a channel of each unit."""
-    by_name = {kernel.node.name: kernel for kernel in kernels}
-    gain = np.zeros(len(units.free))
+def _gains(graph: Graph, units: ScaleMap) -> dict[Value, Array]:
+    """Returns the noise power in the answers per noise power of each value's channels.
+
+    Powers are sums over pixels. Noise is taken to be independent everywhere, and activations that
+    cut off at 0 to let half of it through.
+    """
+    gains = {node.value: np.zeros(len(units.of[node.value])) for node in graph.nodes}
     for _, value in graph.outputs:
-        gain[units.of[value]] = 1.0
+        gains[value] += 1.0
     for node in reversed(graph.nodes):
-        kernel = by_name.get(node.name)
-        if kernel is None:
-            if node.inputs and not gain[units.of[node.inputs[0]]].any():
-                for value in node.inputs:  # an op through which no unit goes
-                    gain[units.of[value]] = gain[units.of[node.value]].mean()
-            continue
-        made = gain[kernel.made]
-        passed = kernel.square * made.reshape(kernel.square.shape) if kernel.is_depthwise else (
-            kernel.square * made
+        made, start = gains[node.value], 0
+        if getattr(node.op, "activation", node.op.kind) in ("relu", "relu6"):
+            made = made / 2
+        for value in node.inputs:
+            width = len(units.of[value])
+            passed = made
+            if isinstance(node.op, Concat) and len(made) != width:
+                passed, start = made[start : start + width], start + width
+            gains[value] += _passed(node, passed, width, graph.type(value).shape)
+    return gains
+
+
+def _passed(node: Node, made: Array, width: int, shape: Shape) -> Array:
+    """Returns the gain of an operand's channels from that of the result's."""
+    if node.op.kind in KERNEL_AXIS:
+        square = (
+            (node.weight("kernel").real().astype(np.float64) ** 2)
+            .reshape(-1, *node.weight("kernel").type.shape[-2:])
+            .sum(axis=0)
         )
-        np.add.at(gain, kernel.read, passed.sum(axis=1))
-    return gain
-
-
-class _Term:
-    """A part of the noise."""
-
-    def add(self, sigma: Array, slope: Array) -> float:
-        """Returns the part at logarithmic scales `sigma`, its gradient added to `slope`."""
-        raise NotImplementedError
+        if node.op.kind == "depthwise_conv2d":
+            return np.asarray((square * made.reshape(square.shape)).sum(axis=1))
+        passed = np.asarray(square @ made)
+        return passed if len(passed) == width else np.tile(passed, width // len(passed))
+    area = 1
+    if isinstance(node.op, Mean):
+        area = (shape[1] or 1) * (shape[2] or 1)
+    elif isinstance(node.op, AvgPool2D):
+        area = node.op.size[0] * node.op.size[1]
+    if len(made) == width:
+        return made / area
+    if len(made) % width == 0:  # pixels beside channels: a flatten
+        return np.asarray(made.reshape(-1, width).sum(axis=0))
+    return np.full(width, made.mean())
 
 
 @dataclass(frozen=True)
-class _Stored(_Term):
+class _Stored:
+    """The noise of a stored value: its step squared times what each channel counts."""
+
     ids: NDArray[np.int64]
     peak: Array
     gain: Array
 
     def add(self, sigma: Array, slope: Array) -> float:
+        """Returns the noise at logarithmic scales `sigma`, its gradient added to `slope`."""
         own = sigma[self.ids]
         range2, share = _soft_square(self.peak * np.exp(-own))
         spread = self.gain * np.exp(2 * own)
@@ -244,13 +262,16 @@ class _Stored(_Term):
 
 
 @dataclass(frozen=True)
-class _Weights(_Term):
+class _Weights:
+    """The noise of a kernel's entries, each of which meets a channel's power."""
+
     kernel: _Kernel
     power: Array
     gain: Array
     per_channel: bool
 
     def add(self, sigma: Array, slope: Array) -> float:
+        """Returns the noise at logarithmic scales `sigma`, its gradient added to `slope`."""
         kernel = self.kernel
         read, made = sigma[kernel.read], sigma[kernel.made]
         arriving = self.power * np.exp(-2 * read)
@@ -276,8 +297,12 @@ class _Weights(_Term):
         range2, share = _soft_square(most)
         factor = kernel.taps * range2
         total = factor * arriving.sum() * spread.sum()
-        np.add.at(slope, kernel.read, 2 * (total * share.sum(axis=1) - factor * arriving * spread.sum()))
-        np.add.at(slope, kernel.made, 2 * (factor * arriving.sum() * spread - total * share.sum(axis=0)))
+        np.add.at(
+            slope, kernel.read, 2 * (total * share.sum(axis=1) - factor * arriving * spread.sum())
+        )
+        np.add.at(
+            slope, kernel.made, 2 * (factor * arriving.sum() * spread - total * share.sum(axis=0))
+        )
         return float(total)
 
 

@@ -159,4 +159,4 @@ def _shift_kernel(edit: Edit, name: str, shift: Array) -> None:
 
 
 def _per_channel(mean: Array) -> Array:
-    return mean.reshape(-1, mean.shape[-1]).mean(0)
+    return np.asarray(mean.reshape(-1, mean.shape[-1]).mean(axis=0), np.float64)

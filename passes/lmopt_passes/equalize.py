@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Abs, MaxPool2D, Mean, Square
-from lmopt.ir.scaling import ScaleMap, map_scales, rescale
+from lmopt.ir.scaling import ScaleMap, Scales, map_scales, rescale
 from lmopt.pipeline.base import Calibrator, Need, Pass, PassContext, PassResult, Preserves
 from lmopt.quant.assign import KERNEL_AXIS, plan_grids
 from lmopt.quant.equalize import ChannelStatistics, even_scales, quiet_scales
@@ -23,11 +23,9 @@ from lmopt_passes.post_training import INT8, UINT8
 class Equalize(Pass):
     """Divides channels where they are made and multiplies them where they are read.
 
-    What shares one scale (a kernel, an activation) then holds channels of ranges alike, so that
-    eight bits divide each of them. Units pass through depthwise convolutions, relu, prelu, pools,
-    sums and concats; those that relu6, sigmoid, a product or the border of the graph bends or
-    fixes stay, and so do both sides of grouped convolutions and of batch norms that were not folded
-    stay as far as their statistics go.
+    What shares one scale (a kernel, an activation) then holds channels that eight bits divide about
+    as finely as each needs. Units pass through depthwise convolutions, relu, prelu, pools, sums and
+    concats; those that relu6, sigmoid, a product or the border of the graph bends or fixes stay.
 
     Attributes:
         kernels: Whether the kernels will have one scale (uint8) or one per output channel (int8).
@@ -44,7 +42,7 @@ class Equalize(Pass):
     preserves: ClassVar[Preserves] = Preserves.VALUES
     kernels: Literal["per-tensor", "per-channel"] = "per-tensor"
     by: Literal["noise", "ranges"] = "noise"
-    exact: bool = True
+    exact: bool = False
     faces: int = 200
 
     def required(self) -> frozenset[Need]:
@@ -57,14 +55,12 @@ class Equalize(Pass):
                 where=graph.name,
                 hint="train the detector first: lmopt train DETECTOR --data PATH",
             )
-        units = map_scales(graph)
         per_channel = self.kernels == "per-channel"
-        if self.by == "ranges":
-            scales = even_scales(graph, units, per_channel=per_channel)
+        if self.by == "noise":
+            units, scales = quiet(graph, ctx.calibrator, per_channel=per_channel, faces=self.faces)
         else:
-            stored = plan_grids(graph, INT8 if per_channel else UINT8).owners
-            statistics = _statistics(graph, units, stored, ctx.calibrator, self.faces)
-            scales = quiet_scales(graph, units, statistics, stored, per_channel=per_channel)
+            units = map_scales(graph)
+            scales = even_scales(graph, units, per_channel=per_channel)
         if self.exact:
             scales = 2.0 ** np.rint(np.log2(scales))
         moved = scales[scales != 1]
@@ -75,8 +71,18 @@ class Equalize(Pass):
         return PassResult(rescale(graph, units, scales), True, (note,))
 
 
+def quiet(
+    graph: Graph, calibrator: Calibrator, *, per_channel: bool, faces: int
+) -> tuple[ScaleMap, Scales]:
+    """Returns the units of a graph's channels and the scales with the least noise on faces."""
+    units = map_scales(graph)
+    stored = plan_grids(graph, INT8 if per_channel else UINT8).owners
+    statistics = _statistics(graph, stored, calibrator, faces)
+    return units, quiet_scales(graph, units, statistics, stored, per_channel=per_channel)
+
+
 def _statistics(
-    graph: Graph, units: ScaleMap, stored: Sequence[Value], calibrator: Calibrator, faces: int
+    graph: Graph, stored: Sequence[Value], calibrator: Calibrator, faces: int
 ) -> dict[Value, ChannelStatistics]:
     """Returns the peaks (their mean over faces) and powers of what is stored or read by kernels."""
     watched = dict.fromkeys(stored)
