@@ -13,6 +13,7 @@ from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Abs, MaxPool2D, Mean, Square
 from lmopt.ir.scaling import ScaleMap, Scales, map_scales, rescale
+from lmopt.ir.types import DType
 from lmopt.pipeline.base import Calibrator, Need, Pass, PassContext, PassResult, Preserves
 from lmopt.quant.assign import KERNEL_AXIS, plan_grids
 from lmopt.quant.equalize import ChannelStatistics, even_scales, quiet_scales
@@ -55,6 +56,13 @@ class Equalize(Pass):
                 where=graph.name,
                 hint="train the detector first: lmopt train DETECTOR --data PATH",
             )
+        for node in graph.nodes:
+            if node.results[0].dtype is not DType.F32:
+                raise PassError(
+                    f"the graph is not float32 any more ({node.results[0]})",
+                    where=f"%{node.name}",
+                    hint="equalize the float32 graph, before it is quantized",
+                )
         per_channel = self.kernels == "per-channel"
         if self.by == "noise":
             units, scales = quiet(graph, ctx.calibrator, per_channel=per_channel, faces=self.faces)

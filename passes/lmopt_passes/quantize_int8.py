@@ -8,6 +8,7 @@ from typing import ClassVar
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
 from lmopt.quant.assign import EdgeType
+from lmopt_passes.equalize import Equalize
 from lmopt_passes.post_training import INT8, PostTraining, keeping
 
 
@@ -24,6 +25,8 @@ class QuantizeInt8(Pass):
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
+        equalize: Whether channels are rescaled first, as by the pass `equalize`: an activation has
+            one scale for all of them.
 
     Source: Jacob et al., CVPR 2018; TensorFlow Lite 8-bit quantization specification.
     """
@@ -35,8 +38,13 @@ class QuantizeInt8(Pass):
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
     keep_float: tuple[str, ...] = ()
+    equalize: bool = True
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         scheme = keeping(graph, INT8, self.keep_float)
+        notes: tuple[str, ...] = ()
+        if self.equalize:
+            even = Equalize("per-channel", faces=self.faces).apply(graph, ctx)
+            graph, notes = even.graph, even.notes
         prepared = PostTraining.of(graph, scheme, ctx.calibrator, self)
-        return PassResult(prepared.corrected(), True, prepared.notes)
+        return PassResult(prepared.corrected(), True, (*notes, *prepared.notes))

@@ -36,7 +36,7 @@ JOINED = (*("concat",) * 4, *("dense",) * 3, "reshape", "conv2d", "mean", "relu"
 SUMS = (*("dense",) * 3, "conv2d", *("add",) * 3, "constant", "relu", "reshape")
 HEAD = Pipeline.parse("split-head{convolutions=true}")
 CENTER = Pipeline.parse("center-output")
-EQUALIZE = Pipeline.parse("equalize")
+EQUALIZE = Pipeline.parse("equalize{exact=true}")
 
 
 class Joined:
@@ -134,12 +134,20 @@ def test_units_of_channels_do_not_change_answers(graph: Graph, seed: int):
     assert value_difference(graph, rescale(graph, units, other), seed=1) <= 1e-4
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_equalizing_changes_no_answer_bit(seed: int):
-    graph = Joined(seed).build()
+@settings(max_examples=25, deadline=None)
+@given(st.one_of(graphs(max_nodes=8), st.integers(0, 2**32 - 1).map(lambda s: Joined(s).build())))
+def test_equalizing_changes_no_answer_bit(graph: Graph):
     result = EQUALIZE.run(graph, full_context(), verify_each=True)
     assert value_difference(graph, result.graph, seed=1) == 0
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["per-tensor", "per-channel"]))
+def test_equalizing_by_any_scales_rounds_only(seed: int, kernels: str):
+    text = f"equalize{{kernels={kernels}}},equalize{{by=ranges, kernels={kernels}}}"
+    graph = Joined(seed).build()
+    result = Pipeline.parse(text).run(graph, full_context(), verify_each=True).graph
+    assert value_difference(graph, result, seed=1) <= 1e-4
 
 
 def test_only_free_units_take_a_scale():

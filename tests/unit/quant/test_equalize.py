@@ -84,7 +84,7 @@ def test_across_a_depthwise_kernel_all_three_have_even_channels():
     ("kernels", "item"),
     [
         ("per-tensor", QuantizeUint8("min-max", equalize=False)),
-        ("per-channel", QuantizeInt8("min-max")),
+        ("per-channel", QuantizeInt8("min-max", equalize=False)),
     ],
 )
 def test_what_eight_bits_cost_falls(kernels, item):
