@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from lmopt.errors import BackendError, GraphError
@@ -10,31 +9,12 @@ from lmopt.ir.graph import Graph, Node
 from lmopt.ir.ops import Constant, Dequantize, Input, Quantize
 from lmopt.ir.types import DType, Quant, TensorType
 from lmopt.ir.verify import verify
+from lmopt.target.limits import FIXED_GRIDS, STEP_RATIOS, operand_step
 
 _COMPUTED = frozenset({DType.F32, DType.I8, DType.U8})
 _CONVERTED: Mapping[type, tuple[frozenset[DType], frozenset[DType]]] = {
     Quantize: (_COMPUTED, frozenset({DType.I8, DType.U8, DType.I16})),
     Dequantize: (frozenset({DType.I8, DType.U8, DType.I16, DType.F16}), frozenset({DType.F32})),
-}
-# The only grids the kernels of these ops give. Source: TensorFlow Lite 8-bit quantization spec.
-FIXED_GRIDS: Mapping[tuple[str, DType], Quant] = {
-    ("sigmoid", DType.I8): Quant.per_tensor(1 / 256, -128),
-    ("sigmoid", DType.U8): Quant.per_tensor(1 / 256, 0),
-    ("tanh", DType.I8): Quant.per_tensor(1 / 128, 0),
-    ("tanh", DType.U8): Quant.per_tensor(1 / 128, 128),
-}
-# How many steps of the result one step of what is summed or multiplied may be. Beyond 256 the
-# result has no room for a single step, and XNNPACK refuses the whole file (kernels) or gives wrong
-# numbers (sums and products). Source: tried on LiteRT 2.3; hard_swish: activations.cc, Prepare.
-STEP_RATIOS: Mapping[str, int] = {
-    "conv2d": 256,
-    "conv2d_transpose": 256,
-    "depthwise_conv2d": 256,
-    "dense": 256,
-    "add": 256,
-    "sub": 256,
-    "mul": 256,
-    "hard_swish": 128,
 }
 _CHANNEL_AXES: Mapping[str, tuple[int, ...]] = {
     "conv2d": (3,),
@@ -147,10 +127,9 @@ def _check_step_ratio(node: Node, operands: tuple[TensorType, ...]) -> None:
     grid, limit = node.results[0].quant, STEP_RATIOS.get(node.op.kind)
     if grid is None or limit is None:
         return
-    steps = [tensor.quant.scale[0] for tensor in operands if tensor.quant is not None]
-    if "kernel" in node.weights:
-        steps.append(max(_grid(node, "kernel").scale))
-    step = math.prod(steps) if "kernel" in node.weights or node.op.kind == "mul" else max(steps)
+    grids = [tensor.quant for tensor in operands if tensor.quant is not None]
+    kernel = _grid(node, "kernel") if "kernel" in node.weights else None
+    step = operand_step(node.op.kind, grids, kernel)
     if step >= limit * grid.scale[0]:
         raise BackendError(
             f"one step of the operands is {step / grid.scale[0]:.4g} steps of the result; "

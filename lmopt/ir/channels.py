@@ -101,12 +101,8 @@ def channel_groups(graph: Graph) -> tuple[ChannelGroup, ...]:
 
 def map_channels(graph: Graph) -> ChannelMap:
     """Returns the channels of every value and their groups."""
-    ties = _Ties(graph)
-    for node in graph.nodes:
-        operands = [ties.of[value] for value in node.inputs]
-        ties.of[node.value] = _TRANSFER[node.op.kind](ties, node, operands)
-    for _, value in graph.outputs:
-        ties.pin(ties.of[value])
+    ties = Ties(graph)
+    ties.follow(TRANSFER)
     return ties.resolve()
 
 
@@ -190,8 +186,17 @@ def _resized(op: Op, channels: int) -> Op:
     return op
 
 
-class _Ties:
-    """Union-find over the channels of all values."""
+Transfer = Callable[["Ties", Node, Sequence[Ids]], Ids]
+"""From the channels of an op's operands to those of its result."""
+
+
+class Ties:
+    """Union-find over the channels of all values.
+
+    Attributes:
+        graph: The graph.
+        of: For each value followed so far the channels of its last axis, as given.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -200,21 +205,33 @@ class _Ties:
         self._made: list[str | None] = []
         self._pinned: list[int] = []
 
+    def follow(self, transfer: Mapping[str, Transfer]) -> None:
+        """Finds the channels of every value; those of the outputs are pinned."""
+        for node in self.graph.nodes:
+            operands = [self.of[value] for value in node.inputs]
+            self.of[node.value] = transfer[node.op.kind](self, node, operands)
+        for _, value in self.graph.outputs:
+            self.pin(self.of[value])
+
     def fresh(self, count: int, source: str | None = None) -> Ids:
+        """Returns new channels, made by the kernel of `source` if one is named."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
         self._made.extend([source] * count)
         return np.arange(start, start + count)
 
     def pin(self, ids: Ids) -> None:
+        """Forbids that channels change."""
         self._pinned.extend(np.unique(ids).tolist())
 
     def tie(self, left: Ids, right: Ids) -> None:
+        """Makes channels one, position by position."""
         for a, b in zip(left.tolist(), right.tolist(), strict=True):
             roots = sorted((self._root(a), self._root(b)))
             self._parent[roots[1]] = roots[0]
 
     def width(self, value: Value) -> int:
+        """Returns the length of a value's last axis."""
         shape = self.graph.type(value).shape
         return (shape[-1] or 1) if shape else 1
 
@@ -223,15 +240,21 @@ class _Ties:
             self._parent[atom] = atom = self._parent[self._parent[atom]]
         return atom
 
-    def resolve(self) -> ChannelMap:
+    def numbered(self) -> tuple[Ids, NDArray[np.bool_]]:
+        """Returns the number of each channel, one for tied ones, and which numbers are pinned."""
         roots = np.array([self._root(atom) for atom in range(len(self._parent))], np.int64)
         firsts, numbers = np.unique(roots, return_inverse=True)
-        sources: list[list[str]] = [[] for _ in firsts]
+        pinned = np.zeros(len(firsts), bool)
+        pinned[numbers[self._pinned]] = True
+        return numbers, pinned
+
+    def resolve(self) -> ChannelMap:
+        """Returns the channels of every value and their groups."""
+        numbers, pinned = self.numbered()
+        sources: list[list[str]] = [[] for _ in pinned]
         for atom, name in enumerate(self._made):
             if name is not None:
                 sources[numbers[atom]].append(name)
-        pinned = np.zeros(len(firsts), bool)
-        pinned[numbers[self._pinned]] = True
         members: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
         for number, made in enumerate(sources):
             # A channel that one kernel makes twice has no single position there: it stays.
@@ -246,13 +269,11 @@ class _Ties:
             id = made_by[0] if seen == 0 else f"{made_by[0]}.{seen}"
             groups.append(ChannelGroup(id, len(found), free, made_by, tuple(found)))
         of = {value: numbers[ids].astype(np.int64) for value, ids in self.of.items()}
-        return ChannelMap(tuple(groups), len(firsts), of)
+        return ChannelMap(tuple(groups), len(pinned), of)
 
 
-_Transfer = Callable[[_Ties, Node, Sequence[Ids]], Ids]
-
-
-def _opaque(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def opaque(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+    """Returns new, pinned channels for the result of an op through which none can be followed."""
     for ids in operands:
         ties.pin(ids)
     result = ties.fresh(ties.width(node.value))
@@ -260,7 +281,7 @@ def _opaque(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     return result
 
 
-def _make(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _make(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     result = ties.fresh(ties.width(node.value), node.name)
     if isinstance(node.op, Conv2D) and node.op.groups > 1:
         ties.pin(operands[0])
@@ -268,20 +289,20 @@ def _make(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     return result
 
 
-def _pass(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _pass(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     return operands[0]
 
 
-def _constant(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _constant(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     return ties.fresh(ties.width(node.value))
 
 
-def _depthwise(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _depthwise(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     assert isinstance(node.op, DepthwiseConv2D)
     return np.repeat(operands[0], node.op.multiplier)
 
 
-def _elementwise(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _elementwise(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     left, right = operands
     if len(left) == len(right):
         ties.tie(left, right)
@@ -291,7 +312,7 @@ def _elementwise(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     return wide
 
 
-def _concat(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _concat(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     assert isinstance(node.op, Concat)
     rank = ties.graph.type(node.value).rank
     if node.op.axis % rank == rank - 1:
@@ -301,44 +322,44 @@ def _concat(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     return operands[0]
 
 
-def _reshape(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _reshape(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     shape = ties.graph.type(node.inputs[0]).shape[1:]
     if len(shape) == 0:
-        return _opaque(ties, node, operands)
+        return opaque(ties, node, operands)
     dims = tuple(d or 1 for d in shape)
     rows = np.broadcast_to(operands[0], dims).reshape(-1, ties.width(node.value))
     if (rows != rows[0]).any():  # pixels and channels get mixed
-        return _opaque(ties, node, operands)
+        return opaque(ties, node, operands)
     return np.array(rows[0])
 
 
-def _slice(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _slice(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     assert isinstance(node.op, Slice)
     return _last_axis(ties, node, operands, node.op.is_whole(len(node.op.begin)))
 
 
-def _transpose(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _transpose(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     assert isinstance(node.op, Transpose)
     return _last_axis(ties, node, operands, node.op.order[-1] == len(node.op.order) - 1)
 
 
-def _sum(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _sum(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     assert isinstance(node.op, Sum)
     rank = ties.graph.type(node.inputs[0]).rank
     return _last_axis(ties, node, operands, rank - 1 not in node.op.axes)
 
 
-def _last_axis(ties: _Ties, node: Node, operands: Sequence[Ids], kept: bool) -> Ids:
-    return operands[0] if kept else _opaque(ties, node, operands)
+def _last_axis(ties: Ties, node: Node, operands: Sequence[Ids], kept: bool) -> Ids:
+    return operands[0] if kept else opaque(ties, node, operands)
 
 
-def _space_to_depth(ties: _Ties, node: Node, operands: Sequence[Ids]) -> Ids:
+def _space_to_depth(ties: Ties, node: Node, operands: Sequence[Ids]) -> Ids:
     assert isinstance(node.op, SpaceToDepth)
     return np.tile(operands[0], node.op.block**2)
 
 
-_TRANSFER: Mapping[str, _Transfer] = {
-    "input": _opaque,
+TRANSFER: Mapping[str, Transfer] = {
+    "input": opaque,
     "constant": _constant,
     "conv2d": _make,
     "depthwise_conv2d": _depthwise,
@@ -352,12 +373,12 @@ _TRANSFER: Mapping[str, _Transfer] = {
     "div": _elementwise,
     "maximum": _elementwise,
     "minimum": _elementwise,
-    "softmax": _opaque,
+    "softmax": opaque,
     "slice": _slice,
     "transpose": _transpose,
     "sum": _sum,
     "space_to_depth": _space_to_depth,
-    "depth_to_space": _opaque,
+    "depth_to_space": opaque,
     **dict.fromkeys(
         (
             "heatmap_decode",
@@ -367,7 +388,7 @@ _TRANSFER: Mapping[str, _Transfer] = {
             "warp",
             "landmark_heatmap",
         ),
-        _opaque,
+        opaque,
     ),
     **dict.fromkeys(
         (
@@ -397,3 +418,4 @@ _TRANSFER: Mapping[str, _Transfer] = {
         _pass,
     ),
 }
+"""For each op kind, how channels that live or go as a whole pass it."""

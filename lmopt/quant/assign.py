@@ -15,6 +15,7 @@ from lmopt.ir.ops import (
     BatchNorm,
     Concat,
     Constant,
+    DepthwiseConv2D,
     Dequantize,
     Input,
     Maximum,
@@ -23,17 +24,29 @@ from lmopt.ir.ops import (
 )
 from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.grid import activation_grid, asymmetric_kernel, integer_bias, symmetric_kernel
+from lmopt.quant.grid import (
+    activation_grid,
+    asymmetric_grid,
+    asymmetric_kernel,
+    at_least,
+    integer_bias,
+    range_of,
+    symmetric_grid,
+    symmetric_kernel,
+)
+from lmopt.target.limits import FIXED_GRIDS, STEP_RATIOS, operand_step
 from lmopt.target.profile import EndType
 
 EdgeType = EndType
 _EDGE: Mapping[EdgeType, DType] = {"float32": DType.F32, "uint8": DType.U8, "int8": DType.I8}
 
 FIXED_RANGES: Mapping[str, ValueRange] = {
-    "sigmoid": ValueRange(0.0, 255 / 256),
-    "tanh": ValueRange(-1.0, 127 / 128),
+    kind: range_of(grid, storage) for (kind, storage), grid in FIXED_GRIDS.items()
 }
-"""Results whose grid the runtime's kernels prescribe (TensorFlow Lite quantization spec)."""
+"""Results whose grid the runtime's kernels prescribe, the same values in every storage."""
+
+_MARGIN = 1 + 2.0**-10
+"""By how much a legal scale stays clear of the limit: scales are rounded to float32."""
 
 KERNEL_AXIS: Mapping[str, int] = {
     "conv2d": 3,
@@ -156,7 +169,8 @@ def quantize_graph(
 ) -> Graph:
     """Returns an integer graph: every value on a grid, every weight stored.
 
-    Nodes without an integer form stay in float32, with conversions before and behind them.
+    Nodes without an integer form stay in float32, with conversions before and behind them. Ranges
+    that the runtime would refuse are widened, see `legal_ranges`.
 
     Args:
         graph: Float32, batch norms folded.
@@ -170,7 +184,8 @@ def quantize_graph(
     """
     check_quantizable(graph)
     plan = plan_grids(graph, scheme)
-    grids = {value: _grid(graph, value, ranges, scheme) for value in plan.owners}
+    legal = legal_ranges(graph, ranges, scheme)
+    grids = {value: _grid(graph, value, legal, scheme) for value in plan.owners}
     edit = graph.edit()
     for node in graph.nodes:
         if node.name in plan.real or node.value not in plan.owner:
@@ -204,15 +219,43 @@ def quantize_graph(
     return edit.done()
 
 
+def legal_ranges(
+    graph: Graph, ranges: Mapping[Value, ValueRange], scheme: QuantScheme
+) -> dict[Value, ValueRange]:
+    """Returns the ranges, those widened whose grid is too fine for the runtime's kernels.
+
+    One step of what a kernel sums or multiplies may be so many steps of its result, no more; a
+    range that came out narrower (a value that hardly moves on the calibration faces) grows around
+    0 to what is just legal.
+
+    Source: `lmopt.target.limits`.
+    """
+    plan = plan_grids(graph, scheme)
+    legal = dict(ranges)
+    grids = {value: _grid(graph, value, legal, scheme) for value in plan.owners}
+    narrow = True
+    while narrow:  # a wider range makes its readers' steps larger in turn; graphs have an end
+        narrow = False
+        for node in graph.nodes:
+            if node.op.kind not in STEP_RATIOS or node.name in plan.real:
+                continue
+            owner = plan.owner[node.value]
+            operands = [grids[plan.owner[value]] for value in node.inputs]
+            kernel = _kernel_grid(node, operands[0], scheme) if "kernel" in node.weights else None
+            least = operand_step(node.op.kind, operands, kernel) / STEP_RATIOS[node.op.kind]
+            if grids[owner].scale[0] <= least:
+                narrow = True
+                legal[owner] = at_least(legal[owner], least * _MARGIN)
+                grids[owner] = _grid(graph, owner, legal, scheme)
+    return legal
+
+
 def _grid(
     graph: Graph, value: Value, ranges: Mapping[Value, ValueRange], scheme: QuantScheme
 ) -> Quant:
     node = graph.producer(value)
     if node.op.kind in FIXED_RANGES:
-        fixed = FIXED_RANGES[node.op.kind]
-        scale = 2.0 ** round(np.log2(fixed.high - fixed.low + 2.0**-7)) / 256
-        least, _ = scheme.storage.bounds
-        return Quant.per_tensor(scale, round(least - fixed.low / scale))
+        return FIXED_GRIDS[node.op.kind, scheme.storage]
     if isinstance(node.op, Constant):
         real = node.weight("value").real()
         return activation_grid(ValueRange(float(real.min()), float(real.max())), scheme.storage)
@@ -234,33 +277,39 @@ def _weights(node: Node, operands: Sequence[Quant], scheme: QuantScheme) -> dict
     if "kernel" not in node.weights:
         return stored
     kernel = node.weight("kernel").real()
-    axis = KERNEL_AXIS[node.op.kind]
-    if node.op.kind == "depthwise_conv2d" and kernel.shape[3] > 1:
-        axis = -1
-    bias = node.weight("bias").real() if "bias" in node.weights else None
-    floor = _scale_floor(bias, operands[0])
-    if scheme.per_channel and axis >= 0:
-        per_slice = np.zeros(kernel.shape[axis]) if floor is None else floor
-        stored["kernel"] = symmetric_kernel(kernel, axis, floor=per_slice)
+    axis, floor = _kernel_slices(node, operands[0], scheme)
+    if scheme.storage is DType.I8:
+        stored["kernel"] = symmetric_kernel(kernel, axis, floor=floor)
     else:
-        least = 0.0 if floor is None else float(floor.max())
-        signed = scheme.storage is DType.I8
-        stored["kernel"] = (
-            symmetric_kernel(kernel, None, floor=least)
-            if signed
-            else asymmetric_kernel(kernel, floor=least)
-        )
+        stored["kernel"] = asymmetric_kernel(kernel, floor=float(floor.max()))
     grid = stored["kernel"].type.quant
-    if bias is not None and grid is not None:
-        stored["bias"] = integer_bias(bias, operands[0], grid)
+    if "bias" in node.weights and grid is not None:
+        stored["bias"] = integer_bias(node.weight("bias").real(), operands[0], grid)
     return stored
 
 
-def _scale_floor(bias: NDArray[np.float32] | None, operand: Quant) -> NDArray[np.float64] | None:
-    """Returns the kernel scales below which a bias would not fit into 31 bits."""
-    if bias is None:
-        return None
-    return np.abs(bias.astype(np.float64)) / (operand.scale[0] * 2.0**30)
+def _kernel_grid(node: Node, operand: Quant, scheme: QuantScheme) -> Quant:
+    kernel = node.weight("kernel").real()
+    axis, floor = _kernel_slices(node, operand, scheme)
+    if scheme.storage is DType.I8:
+        return symmetric_grid(kernel, axis, floor=floor)
+    return asymmetric_grid(kernel, floor=float(floor.max()))
+
+
+def _kernel_slices(
+    node: Node, operand: Quant, scheme: QuantScheme
+) -> tuple[int | None, NDArray[np.float64]]:
+    """Returns the axis with a scale per slice, or None, and the least scales.
+
+    Below the least, a bias would not fit into 31 bits.
+    """
+    several = isinstance(node.op, DepthwiseConv2D) and node.op.multiplier > 1
+    axis = KERNEL_AXIS[node.op.kind] if scheme.per_channel and not several else None
+    if "bias" not in node.weights:
+        return axis, np.zeros(1)
+    bias = node.weight("bias").real().astype(np.float64)
+    floor = np.abs(bias) / (operand.scale[0] * 2.0**30)
+    return axis, floor if axis is not None else floor.max(keepdims=True)
 
 
 def _requantize(

@@ -25,6 +25,16 @@ def activation_grid(value_range: ValueRange, storage: DType) -> Quant:
     return Quant.per_tensor(scale, zero_point)
 
 
+def at_least(value_range: ValueRange, scale: float) -> ValueRange:
+    """Returns a range widened around 0 so that its activation grid has at least a scale."""
+    low, high = min(value_range.low, 0.0), max(value_range.high, 0.0)
+    now = (high - low) / STEPS
+    if now < np.finfo(np.float32).tiny:
+        return ValueRange(0.0, scale * STEPS)
+    factor = max(1.0, scale / now)
+    return ValueRange(low * factor, high * factor)
+
+
 def range_of(grid: Quant, storage: DType) -> ValueRange:
     """Returns the real values that the least and greatest stored values of a grid mean."""
     least, greatest = storage.bounds
@@ -42,13 +52,20 @@ def symmetric_kernel(
         axis: The output-channel dimension, or None for one scale.
         floor: Least scale per slice, so that a bias in int32 still fits.
     """
+    grid = symmetric_grid(kernel, axis, floor=floor)
+    stored = np.maximum(grid.quantize(kernel, DType.I8), -127).astype(np.int8)
+    return Weight.of(stored, grid)
+
+
+def symmetric_grid(
+    kernel: NDArray[np.float32], axis: int | None, *, floor: NDArray[np.float64] | float = 0.0
+) -> Quant:
+    """Returns the grid of `symmetric_kernel`."""
     others = tuple(k for k in range(kernel.ndim) if axis is None or k != axis)
     peak = np.abs(kernel.astype(np.float64)).max(axis=others)
     scale = np.maximum(np.atleast_1d(peak) / 127.0, floor)
     scale = np.where(scale < np.finfo(np.float32).tiny, 1.0 / 127.0, scale)
-    grid = Quant(tuple(scale.tolist()), (0,) * scale.size, axis)
-    stored = np.maximum(grid.quantize(kernel, DType.I8), -127).astype(np.int8)
-    return Weight.of(stored, grid)
+    return Quant(tuple(scale.tolist()), (0,) * scale.size, axis)
 
 
 def asymmetric_kernel(kernel: NDArray[np.float32], *, floor: float = 0.0) -> Weight:
@@ -57,12 +74,17 @@ def asymmetric_kernel(kernel: NDArray[np.float32], *, floor: float = 0.0) -> Wei
     The stored value 0 stays unused, as in TFLite's own uint8 training: older Arm kernels rely on
     it. Source: `narrow_range` in Jacob et al., CVPR 2018, section 3.1.
     """
+    grid = asymmetric_grid(kernel, floor=floor)
+    return Weight.of(np.maximum(grid.quantize(kernel, DType.U8), 1).astype(np.uint8), grid)
+
+
+def asymmetric_grid(kernel: NDArray[np.float32], *, floor: float = 0.0) -> Quant:
+    """Returns the grid of `asymmetric_kernel`."""
     low, high = min(float(kernel.min()), 0.0), max(float(kernel.max()), 0.0)
     scale = float(np.float32(max((high - low) / (STEPS - 1), floor)))
     if scale < np.finfo(np.float32).tiny:
         scale = 1.0 / STEPS
-    grid = Quant.per_tensor(scale, int(np.clip(round(1 - low / scale), 1, 255)))
-    return Weight.of(np.maximum(grid.quantize(kernel, DType.U8), 1).astype(np.uint8), grid)
+    return Quant.per_tensor(scale, int(np.clip(round(1 - low / scale), 1, 255)))
 
 
 def integer_bias(bias: NDArray[np.float32], operand: Quant, kernel: Quant) -> Weight:

@@ -1,47 +1,29 @@
-"""What the quantizing passes share: kept nodes, answers around their mean, a corrected mean."""
+"""What the quantizing passes share: equalized channels, centred answers, a corrected mean."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.errors import PassError
-from lmopt.ir.edit import Edit
-from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.ops import Add, Constant, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
-from lmopt.ir.types import DType, ValueRange
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.ops import Constant
+from lmopt.ir.types import ValueRange
 from lmopt.pipeline.base import Calibrator, Observer, QuantScheme
-from lmopt.quant.assign import EdgeType, check_quantizable, plan_grids, quantize_graph
-
-INT8 = QuantScheme(DType.I8, per_channel=True)
-UINT8 = QuantScheme(DType.U8, per_channel=False)
+from lmopt.quant.assign import (
+    EdgeType,
+    check_quantizable,
+    legal_ranges,
+    plan_grids,
+    quantize_graph,
+)
+from lmopt_passes.center_output import center, linear_answers, shift_answer
+from lmopt_passes.equalize import equalized
 
 Array = NDArray[np.float64]
-_Kernel = Conv2D | Conv2DTranspose | Dense | DepthwiseConv2D
-
-
-def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> QuantScheme:
-    """Returns a scheme under which the nodes that match a pattern stay in float32.
-
-    Raises:
-        PassError: A pattern matches no node.
-    """
-    real: set[str] = set()
-    for pattern in patterns:
-        found = fnmatch.filter((node.name for node in graph.nodes), pattern)
-        if not found:
-            raise PassError(
-                f"keep-float: no node is called '{pattern}'",
-                where=graph.name,
-                hint="lmopt inspect --ir shows the names",
-            )
-        real.update(found)
-    return replace(scheme, real=frozenset(real) - {node.name for node in graph.inputs})
 
 
 class Options(Protocol):
@@ -54,6 +36,10 @@ class Options(Protocol):
     @property
     def faces(self) -> int:
         """Calibration faces."""
+
+    @property
+    def equalize(self) -> bool:
+        """Whether channels are rescaled first, so that rounding makes the least noise."""
 
     @property
     def input(self) -> EdgeType:
@@ -69,12 +55,13 @@ class PostTraining:
     """A float graph with what is needed to put it on grids without training.
 
     Attributes:
-        graph: The float graph; answers that a kernel gives are written as a mean and what is added
-            to it, so that eight bits divide the small range around the mean.
+        graph: The float graph, equalized if wanted; answers that a kernel gives are written as a
+            mean and what is added to it, so that eight bits divide the small range around the mean.
         scheme: Storage and what stays real; the sum of mean and rest always does.
         ranges: Of every value that is no constant.
         means: Of each corrected answer over the calibration faces, by output name.
         centered: Answers that are written as a mean and a rest, as the nodes that give the rest.
+        remarks: What was done to the graph before, for the report.
         calibrator: Measures the means of the quantized graph.
         options: Of the pass.
     """
@@ -84,6 +71,7 @@ class PostTraining:
     ranges: Mapping[Value, ValueRange]
     means: Mapping[str, Array]
     centered: tuple[Value, ...]
+    remarks: tuple[str, ...]
     calibrator: Calibrator
     options: Options
 
@@ -97,22 +85,33 @@ class PostTraining:
             PassError: The graph cannot be quantized, or there are no faces.
         """
         check_quantizable(graph)
-        answers = {
-            name: value for name, value in graph.outputs if _is_linear_kernel(graph.producer(value))
-        }
-        found = calibrator.means(graph, list(answers.values()), faces=options.faces)
-        means = {name: found[value] for name, value in answers.items()}
-        away: dict[str, Array] = {}
+        remarks: tuple[str, ...] = ()
+        if options.equalize:
+            graph, note = equalized(
+                graph, calibrator, per_channel=scheme.per_channel, faces=options.faces
+            )
+            remarks = (note,)
+        answers = linear_answers(graph)
+        kernels = [kernel.value for answer in answers.values() for kernel in answer.kernels]
+        watched = list(dict.fromkeys([*answers, *kernels]))
+        found = calibrator.means(graph, watched, faces=options.faces)
+        means = {name: found[value] for name, value in graph.outputs if value in answers}
+        centered: tuple[Value, ...] = ()
         if options.output == "float32":
-            away = {n: m for n, m in means.items() if answers[n].node not in scheme.real}
-            graph, added = _around(graph, away)
+            away = {v.node: found[v] for v in kernels if v.node not in scheme.real}
+            apart = {
+                value: answer
+                for value, answer in answers.items()
+                if any(kernel.name in away for kernel in answer.kernels)
+            }
+            graph, added = center(graph, apart, away)
             scheme = replace(scheme, real=scheme.real | added)
+            centered = tuple(kernel for kernel in kernels if kernel.node in away)
         values = [node.value for node in graph.nodes if not isinstance(node.op, Constant)]
         ranges = calibrator.ranges(
             graph, values, options.observer, faces=options.faces, storage=scheme.storage
         )
-        centered = tuple(answers[name] for name in away)
-        return cls(graph, scheme, ranges, means, centered, calibrator, options)
+        return cls(graph, scheme, ranges, means, centered, remarks, calibrator, options)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -122,8 +121,14 @@ class PostTraining:
             f"{len(plan.owners)} {self.options.observer} ranges from {self.options.faces} "
             f"training faces, storage {self.scheme.storage}"
         )
-        real = sorted(plan.real)
-        return (note, f"nodes in float32: %{', %'.join(real)}") if real else (note,)
+        notes = [note, *self.remarks]
+        if plan.real:
+            notes.append(f"nodes in float32: %{', %'.join(sorted(plan.real))}")
+        legal = legal_ranges(self.graph, self.ranges, self.scheme)
+        wide = [f"{value}" for value in plan.owners if legal.get(value) != self.ranges.get(value)]
+        if wide:
+            notes.append(f"ranges widened to what the runtime takes: {', '.join(wide)}")
+        return tuple(notes)
 
     def keeping(self, names: frozenset[str]) -> PostTraining:
         """Returns the same with more nodes that stay real."""
@@ -150,45 +155,10 @@ class PostTraining:
         values = [places[name] for name in answers]
         got = self.calibrator.means(measured, values, faces=self.options.faces)
         edit = self.graph.edit()
-        for name, value in answers.items():
-            _shift(edit, self.graph.producer(value), self.means[name] - got[places[name]])
+        linear = linear_answers(self.graph)
+        for value, name in {value: name for name, value in answers.items()}.items():
+            shift_answer(edit, linear[value], self.means[name] - got[places[name]])
         return self._stored(edit.done(), self.options.input, self.options.output)
 
     def _stored(self, graph: Graph, input: EdgeType, output: EdgeType) -> Graph:
         return quantize_graph(graph, self.ranges, self.scheme, input_type=input, output_type=output)
-
-
-def _is_linear_kernel(node: Node) -> bool:
-    return isinstance(node.op, _Kernel) and node.op.activation == "none"
-
-
-def _around(graph: Graph, means: Mapping[str, Array]) -> tuple[Graph, frozenset[str]]:
-    """Returns the graph with answers as sums of a mean and the rest, and the names of the sums."""
-    edit, added = graph.edit(), set()
-    places = dict(graph.outputs)
-    for name, mean in means.items():
-        node = graph.producer(places[name])
-        _shift(edit, node, -mean)
-        constant = edit.add(
-            edit.fresh(f"{node.name}_mean"),
-            Constant(mean.shape),
-            weights={"value": mean.astype(np.float32)},
-        )
-        whole = edit.add(edit.fresh(f"{node.name}_placed"), Add(), node.value, constant)
-        edit.output(name, whole)
-        added.add(whole.node)
-    return edit.done(), frozenset(added)
-
-
-def _shift(edit: Edit, node: Node, shift: Array) -> None:
-    """Adds a constant to what a kernel, or the sum of a kernel and a constant, gives."""
-    if isinstance(node.op, Add):
-        constant = edit.node(node.inputs[1].node)
-        value = constant.weight("value").real() + shift
-        edit.set_weights(constant.name, value=value.astype(np.float32))
-        return
-    assert isinstance(node.op, _Kernel)
-    before = node.weight("bias").real() if "bias" in node.weights else 0.0
-    per_channel = shift.reshape(-1, shift.shape[-1]).mean(0)
-    edit.set_op(node.name, replace(node.op, use_bias=True))
-    edit.set_weights(node.name, bias=(before + per_channel).astype(np.float32))

@@ -25,7 +25,8 @@ from lmopt.pipeline.base import (
 from lmopt.pipeline.validation import Epoch, Validation
 from lmopt.quant.assign import EdgeType, plan_grids, quantize_graph
 from lmopt_passes.finetune import check_distill
-from lmopt_passes.post_training import INT8, UINT8, PostTraining, keeping
+from lmopt_passes.post_training import PostTraining
+from lmopt_passes.scheme import INT8, UINT8, keeping
 
 PARITY_POINTS = 0.01
 """How far the NME of the emitted file may lie from that of the training's own forward pass."""
@@ -53,6 +54,7 @@ class Qat(Pass):
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
         ranges: What becomes of the calibrated activation ranges: learned (step sizes by gradient),
             average (they slowly follow what batches show) or fixed.
+        equalize: Whether channels are rescaled before training, as by the pass `equalize`.
         distill: Part of the loss (0 to 1) that goes to what a teacher says about the same crops:
             the detector as it entered the pipeline, or the one given with --teacher.
 
@@ -72,6 +74,7 @@ class Qat(Pass):
     output: EdgeType = "float32"
     keep_float: tuple[str, ...] = ()
     ranges: RangeRule = "average"
+    equalize: bool = False
     distill: float = 0.0
 
     def __post_init__(self) -> None:

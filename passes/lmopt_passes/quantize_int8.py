@@ -8,7 +8,8 @@ from typing import ClassVar
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
 from lmopt.quant.assign import EdgeType
-from lmopt_passes.post_training import INT8, PostTraining, keeping
+from lmopt_passes.post_training import PostTraining
+from lmopt_passes.scheme import INT8, keeping
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class QuantizeInt8(Pass):
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
+        equalize: Whether channels are rescaled first, as by the pass `equalize`: an activation has
+            one scale for all of them.
 
     Source: Jacob et al., CVPR 2018; TensorFlow Lite 8-bit quantization specification.
     """
@@ -35,6 +38,7 @@ class QuantizeInt8(Pass):
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
     keep_float: tuple[str, ...] = ()
+    equalize: bool = True
 
     def calibrated(self, graph: Graph, ctx: PassContext) -> PostTraining:
         """Returns the graph with its ranges; any part of it can then be quantized."""

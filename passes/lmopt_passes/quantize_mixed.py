@@ -12,7 +12,8 @@ from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
 from lmopt.quant.assign import EdgeType
 from lmopt.quant.segment import Segment, segments_of, span
-from lmopt_passes.post_training import INT8, UINT8, PostTraining
+from lmopt_passes.post_training import PostTraining
+from lmopt_passes.scheme import INT8, UINT8
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class QuantizeMixed(Pass):
         faces: Calibration faces drawn from the training split.
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.
+        equalize: Whether channels are rescaled first, so that rounding makes the least noise.
     """
 
     name: ClassVar[str] = "quantize-mixed"
@@ -48,6 +50,7 @@ class QuantizeMixed(Pass):
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
+    equalize: bool = True
 
     def __post_init__(self) -> None:
         if self.segments < 1:

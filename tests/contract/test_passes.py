@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from lmopt.ir import Edit, Graph
-from lmopt.ir.ops import Add, BatchNorm, Conv2D, Dense, DepthwiseConv2D, MaxPool2D, Relu, Reshape
+from lmopt.ir.ops import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    MaxPool2D,
+    Mean,
+    Relu,
+    Reshape,
+)
 from lmopt.ir.text import parse_graph, print_graph, weights_of
 from lmopt.ir.verify import verify
 from lmopt.pipeline.base import Need, Pass, PassContext, Preserves
@@ -25,7 +36,7 @@ each_pass = pytest.mark.parametrize("name", NAMES)
 
 
 def detector(seed: int = 0) -> Graph:
-    """A small detector with a residual, a pool and batch norms, all weights drawn."""
+    """A small detector with a residual, two scales and batch norms, all weights drawn."""
     edit = Edit("small")
     image = edit.input("image", (None, 16, 16, 3))
 
@@ -41,7 +52,8 @@ def detector(seed: int = 0) -> Graph:
     mid = add("project", Conv2D(16, kernel=(1, 1)), mid)
     joined = add("join", Add(), stem, mid)
     pooled = add("pool", MaxPool2D(), joined)
-    edit.output("landmarks", add("head", Dense(10), add("flat", Reshape(), pooled)))
+    both = add("both", Concat(), add("flat", Reshape(), pooled), add("mean", Mean(), joined))
+    edit.output("landmarks", add("head", Dense(10), both))
     return edit.done()
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from lmopt.codegen import writer
-from lmopt.codegen.legality import STEP_RATIOS
 from lmopt.codegen.tflite import emit
 from lmopt.errors import BackendError, GraphError
 from lmopt.ir import Edit, Graph, Quant, TensorType, Weight, ops
 from lmopt.ir.types import DType
 from lmopt.runtime.runner import Runner
+from lmopt.target.limits import STEP_RATIOS
 from tests.support import op_zoo
 
 

@@ -9,8 +9,9 @@ from lmopt.ir.interp import run
 from lmopt.ir.ops import Conv2D, Dense, Mean, Relu
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import EdgeType
-from lmopt_passes.post_training import INT8, UINT8, PostTraining
+from lmopt_passes.post_training import PostTraining
 from lmopt_passes.quantize_int8 import QuantizeInt8
+from lmopt_passes.scheme import INT8, UINT8
 from tests.support.services import DrawnCalibrator
 
 FACES = np.random.default_rng(0).uniform(size=(4, 6, 6, 3)).astype(np.float32)

@@ -10,8 +10,9 @@ from lmopt.ir.graph import Value
 from lmopt.ir.types import DType
 from lmopt.pipeline.base import Need
 from lmopt_passes.finetune import Finetune
-from lmopt_passes.post_training import INT8, PostTraining
+from lmopt_passes.post_training import PostTraining
 from lmopt_passes.qat import Qat, parity_gap
+from lmopt_passes.scheme import INT8
 from tests.support.services import DistanceScorer, DrawnCalibrator, full_context
 from tests.unit.passes.test_post_training import detector
 

@@ -1,0 +1,34 @@
+"""The two 8-bit schemes, and what a user wants to stay out of them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lmopt.errors import PassError
+from lmopt.ir.graph import Graph
+from lmopt.ir.types import DType
+from lmopt.pipeline.base import QuantScheme
+
+INT8 = QuantScheme(DType.I8, per_channel=True)
+UINT8 = QuantScheme(DType.U8, per_channel=False)
+
+
+def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> QuantScheme:
+    """Returns a scheme under which the nodes that match a pattern stay in float32.
+
+    Raises:
+        PassError: A pattern matches no node.
+    """
+    real: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter((node.name for node in graph.nodes), pattern)
+        if not found:
+            raise PassError(
+                f"keep-float: no node is called '{pattern}'",
+                where=graph.name,
+                hint="lmopt inspect --ir shows the names",
+            )
+        real.update(found)
+    return replace(scheme, real=frozenset(real) - {node.name for node in graph.inputs})
