@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.graphs import draw_weights, graphs
 
 from lmopt.errors import GraphError
 from lmopt.ir import Edit, Graph, Value
@@ -29,6 +28,7 @@ from lmopt.ir.ops import (
 from lmopt.ir.scaling import map_scales, rescale
 from lmopt.pipeline.base import PassContext
 from lmopt.pipeline.manager import Pipeline, value_difference
+from lmopt.testing.float_graphs import draw_weights, graphs
 from lmopt_passes.center_output import linear_answers
 from tests.support.services import full_context
 

@@ -41,7 +41,7 @@ def detector(*, activated: bool = False, use_bias: bool = False) -> Graph:
 
 
 def prepared(graph: Graph, scheme: QuantScheme, output: EdgeType = "float32") -> PostTraining:
-    options = QuantizeInt8("min-max", 4, "float32", output)
+    options = QuantizeInt8("min-max", 4, "float32", output, equalize=False)
     return PostTraining.of(graph, scheme, DrawnCalibrator(), options)
 
 

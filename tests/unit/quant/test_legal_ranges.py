@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.support.litert import run_litert
 
 from lmopt.codegen.tflite import emit
 from lmopt.errors import BackendError
@@ -15,6 +14,7 @@ from lmopt.pipeline.base import PassContext, QuantScheme
 from lmopt.quant.assign import legal_ranges, quantize_graph
 from lmopt.quant.grid import activation_grid
 from lmopt.target.limits import STEP_RATIOS
+from lmopt.testing import run_on_runtime
 from lmopt_passes.quantize_int8 import QuantizeInt8
 from tests.support.op_zoo import initialized
 from tests.support.services import DrawnCalibrator, full_context
@@ -49,7 +49,7 @@ def test_a_range_far_too_narrow_is_moved_to_a_legal_one(op, scheme: QuantScheme)
     ranges = ranges_with(graph, "last")
     quantized = quantize_graph(graph, ranges, scheme)
     images = np.random.default_rng(0).uniform(-1, 1, (3, 4, 4, 3)).astype(np.float32)
-    got = run_litert(quantized, {"image": images}, "default")["landmarks"]
+    got = run_on_runtime(quantized, {"image": images}, "default")["landmarks"]
     np.testing.assert_allclose(got, run(quantized, {"image": images})["landmarks"], atol=0.02)
     wide = legal_ranges(graph, ranges, scheme)
     assert {v for v in wide if wide[v] != ranges[v]} == {Value("last")}
