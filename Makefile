@@ -10,7 +10,7 @@ optimize: $(READY)
 	$(VENV)/bin/lmopt optimize --target velvet-apu
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -20,14 +20,14 @@ def test_the_shipped_detector_on_the_open_test_faces() -> None:
     (nme,) = found.rows["nme"]
     assert isinstance(nme, Scored)
     assert (nme.score.faces, nme.score.split) == (303, "test")
-    assert nme.mean_percent == pytest.approx(4.993, abs=5e-4)
+    assert nme.mean_percent == pytest.approx(4.665, abs=5e-4)
     alone = lmopt.evaluate("pfld-0.25@300w", OPEN)
     assert nme.per_face == alone.per_face
     assert nme.score.to_json() == alone.to_json()
     landmarks, given, jittered = found.rows["boxes"]
     assert isinstance(landmarks, Scored) and isinstance(given, Scored)
     assert isinstance(jittered, Scored)
-    assert given.mean_percent == pytest.approx(5.271, abs=5e-4)
+    assert given.mean_percent == pytest.approx(4.910, abs=5e-4)
     assert landmarks.mean_percent < jittered.mean_percent < given.mean_percent
     rows = [row for row in found.rows["resolution"] if isinstance(row, Scored)]
     size = {row.condition: row.mean_percent for row in rows}

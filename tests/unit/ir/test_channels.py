@@ -3,7 +3,7 @@ import pytest
 
 from lmopt import zoo
 from lmopt.errors import GraphError
-from lmopt.ir.channels import _TRANSFER, CHANNEL_AXES, channel_groups, map_channels, slice_channels
+from lmopt.ir.channels import CHANNEL_AXES, TRANSFER, channel_groups, map_channels, slice_channels
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.importance import channel_importance
@@ -24,7 +24,7 @@ from lmopt.ir.ops import (
 
 
 def test_every_op_is_known_to_the_channel_analysis() -> None:
-    assert set(_TRANSFER) == set(OPS)
+    assert set(TRANSFER) == set(OPS)
 
 
 def test_every_weight_has_its_channel_axes() -> None:
