@@ -22,6 +22,7 @@ from lmopt.quant.assign import (
 )
 from lmopt_passes.center_output import center, linear_answers, shift_answer
 from lmopt_passes.equalize import equalized
+from lmopt_passes.float_head import float_head
 
 Array = NDArray[np.float64]
 
@@ -40,6 +41,10 @@ class Options(Protocol):
     @property
     def equalize(self) -> bool:
         """Whether channels are rescaled first, so that rounding makes the least noise."""
+
+    @property
+    def float_head(self) -> bool:
+        """Whether the last, cheap layers stay in float32 where the answers are float32."""
 
     @property
     def input(self) -> EdgeType:
@@ -85,6 +90,8 @@ class PostTraining:
             PassError: The graph cannot be quantized, or there are no faces.
         """
         check_quantizable(graph)
+        if options.float_head and options.output == "float32":
+            scheme = replace(scheme, real=scheme.real | float_head(graph))
         remarks: tuple[str, ...] = ()
         if options.equalize:
             graph, note = equalized(

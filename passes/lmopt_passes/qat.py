@@ -55,6 +55,7 @@ class Qat(Pass):
         ranges: What becomes of the calibrated activation ranges: learned (step sizes by gradient),
             average (they slowly follow what batches show) or fixed.
         equalize: Whether channels are rescaled before training, as by the pass `equalize`.
+        float_head: Whether the last, cheap layers stay in float32 where the answers are float32.
         distill: Part of the loss (0 to 1) that goes to what a teacher says about the same crops:
             the detector as it entered the pipeline, or the one given with --teacher.
 
@@ -68,13 +69,14 @@ class Qat(Pass):
     learning_rate: float = 2e-4
     batch: int = 32
     loss: Loss = "wing"
-    observer: Observer = "percentile"
+    observer: Observer = "mse"
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
     keep_float: tuple[str, ...] = ()
     ranges: RangeRule = "average"
     equalize: bool = False
+    float_head: bool = True
     distill: float = 0.0
 
     def __post_init__(self) -> None:

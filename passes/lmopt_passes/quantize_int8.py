@@ -27,18 +27,20 @@ class QuantizeInt8(Pass):
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
         equalize: Whether channels are rescaled first, as by the pass `equalize`: an activation has
             one scale for all of them.
+        float_head: Whether the last, cheap layers stay in float32 where the answers are float32.
 
     Source: Jacob et al., CVPR 2018; TensorFlow Lite 8-bit quantization specification.
     """
 
     name: ClassVar[str] = "quantize-int8"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR})
-    observer: Observer = "percentile"
+    observer: Observer = "mse"
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
     keep_float: tuple[str, ...] = ()
     equalize: bool = True
+    float_head: bool = True
 
     def calibrated(self, graph: Graph, ctx: PassContext) -> PostTraining:
         """Returns the graph with its ranges; any part of it can then be quantized."""

@@ -39,6 +39,7 @@ class QuantizeMixed(Pass):
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.
         equalize: Whether channels are rescaled first, so that rounding makes the least noise.
+        float_head: Whether the last, cheap layers stay in float32 where the answers are float32.
     """
 
     name: ClassVar[str] = "quantize-mixed"
@@ -46,11 +47,12 @@ class QuantizeMixed(Pass):
     max_nme_drop: float = 0.02
     storage: Literal["int8", "uint8"] = "int8"
     segments: int = 16
-    observer: Observer = "percentile"
+    observer: Observer = "mse"
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
     equalize: bool = True
+    float_head: bool = True
 
     def __post_init__(self) -> None:
         if self.segments < 1:

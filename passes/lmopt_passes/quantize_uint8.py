@@ -26,18 +26,20 @@ class QuantizeUint8(Pass):
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
         equalize: Whether channels are rescaled first, as by the pass `equalize`: a kernel has one
             scale for all of them.
+        float_head: Whether the last, cheap layers stay in float32 where the answers are float32.
 
     Source: NNAPI 1.0-1.2 TENSOR_QUANT8_ASYMM; MediaTek MDLA 1.5 model design guide.
     """
 
     name: ClassVar[str] = "quantize-uint8"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR})
-    observer: Observer = "percentile"
+    observer: Observer = "mse"
     faces: int = 200
     input: EdgeType = "uint8"
     output: EdgeType = "float32"
     keep_float: tuple[str, ...] = ()
     equalize: bool = True
+    float_head: bool = True
 
     def calibrated(self, graph: Graph, ctx: PassContext) -> PostTraining:
         """Returns the graph with its ranges; any part of it can then be quantized."""

@@ -62,10 +62,10 @@ def real_nodes(graph: Graph) -> set[str]:
 def test_what_eight_bits_harm_stays_real_and_the_rest_does_not():
     graph = detector()
     scorer = DistanceScorer(graph)
-    everywhere = QuantizeMixed(100, "uint8").apply(graph, context(graph)).graph
+    everywhere = QuantizeMixed(100, "uint8", float_head=False).apply(graph, context(graph)).graph
     assert real_nodes(everywhere) == set()
     limit = scorer.nme_percent(everywhere) / 4
-    result = QuantizeMixed(limit, "uint8").apply(graph, context(graph))
+    result = QuantizeMixed(limit, "uint8", float_head=False).apply(graph, context(graph))
     assert scorer.nme_percent(result.graph) <= limit
     # uint8 kernels have one scale: that of the large ones.
     assert "uneven" in real_nodes(result.graph)
