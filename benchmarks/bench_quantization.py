@@ -101,18 +101,23 @@ class Subject:
             "uint8 mixed": "quantize-mixed{storage=uint8}",
         }
         trained = {"int8 qat": f"qat{{{options}}}", "uint8 qat": f"qat{{{options}, storage=uint8}}"}
-        return [
+        rows = [
             Row(FLOAT, self.compiled(FOLD), None),
             *(Row(name, self.compiled(f"{FOLD},{text}")) for name, text in passes.items()),
+        ]
+        if not self.plan.epochs:
+            return rows
+        return [
+            *rows,
             Row(TUNED, self.compiled(f"{FOLD},finetune{{{options}}}"), None),
             *(Row(name, self.compiled(f"{FOLD},{text}"), TUNED) for name, text in trained.items()),
         ]
 
     def tensorflow(self) -> list[Row]:
-        return [
-            Row("TFLiteConverter int8", lambda: peers.converted(self.keras, self.crops)),
-            Row("tfmot qat int8", self._tfmot, TUNED, "quant_landmarks"),
-        ]
+        rows = [Row("TFLiteConverter int8", lambda: peers.converted(self.keras, self.crops))]
+        if self.plan.epochs:
+            rows.append(Row("tfmot qat int8", self._tfmot, TUNED, "quant_landmarks"))
+        return rows
 
     def _tfmot(self) -> bytes:
         faces = TrainingFaces(self.faces.split("train"), self.contract)
@@ -135,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--detector", default="pfld-0.25@300w")
     parser.add_argument("--data", action="append", type=Path, required=True)
-    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--epochs", type=float, default=3.0, help="0: nothing that trains")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--peers", action="store_true", help="TFLiteConverter and tfmot too")
     parser.add_argument("--edge-python", type=Path, help="interpreter with ai-edge-quantizer")
@@ -173,6 +178,7 @@ def judged(rows: list[Row], subject: Subject) -> list[dict[str, Any]]:
             print(f"{row.name:24s} failed: {error}", flush=True)
             continue
         files[row.name] = data
+        print(f"made {row.name} in {seconds[row.name]:.0f} s", flush=True)
     times = compare({row.name: files[row.name] for row in rows if row.name in files})
     table = []
     for row in (row for row in rows if row.name in files):
