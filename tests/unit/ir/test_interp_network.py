@@ -17,7 +17,11 @@ from lmopt_passes.quantize_uint8 import QuantizeUint8
 from tests.support.services import DrawnCalibrator
 
 
-@pytest.mark.parametrize("quantize", [QuantizeInt8(), QuantizeUint8()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "quantize",
+    [QuantizeInt8(float_head=False), QuantizeUint8(float_head=False)],
+    ids=lambda p: p.name,
+)
 def test_a_quantized_detector_equals_the_reference_kernels(quantize: Pass) -> None:
     graph = initialize(load("pfld-0.25").graph, 0)
     ctx = PassContext(services={Need.CALIBRATOR: DrawnCalibrator()})
