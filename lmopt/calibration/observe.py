@@ -20,7 +20,7 @@ from lmopt.pipeline.base import Observer
 from lmopt.quant.ranges import OBSERVERS, ActivationSample
 from lmopt.runtime.runner import Runner, to_model_input
 
-_BATCH = 8
+_BATCH = 2
 
 
 class FaceCalibrator:
