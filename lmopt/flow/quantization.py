@@ -19,7 +19,9 @@ from lmopt.flow.events import Activity, Listener, ignore
 from lmopt.flow.folding import folded
 from lmopt.flow.sources import Faces, as_detector, as_faces
 from lmopt.ir.graph import Graph, Value
+from lmopt.ir.scaling import find_scales, map_scales, rescale
 from lmopt.quant.bounds import InputRange, ValueBound, error_bounds, landmark_pixels
+from lmopt.quant.real import real_form
 from lmopt.quant.transfer import Moments
 from lmopt.scoring.metrics import default_normaliser, normalising_distance
 from lmopt.zoo.mean_shape import MEAN_SHAPE
@@ -138,6 +140,9 @@ def inspect_quantization(
     other = as_detector(against, None)
     other.require_weights()
     reference, contract = folded(other.graph), detector.contract or other.contract
+    # Equalized channels would differ from the float model's by their scale, not by an error.
+    units = map_scales(reference)
+    reference = rescale(reference, units, find_scales(reference, units, real_form(graph)))
     ranges = {} if contract is None else _input_ranges(graph, contract)
     listen(Activity("bounding errors"))
     hard = error_bounds(reference, graph, ranges, kernels="default")

@@ -85,6 +85,52 @@ def rescale(graph: Graph, units: ScaleMap, scales: Scales) -> Graph:
     return edit.done()
 
 
+def find_scales(graph: Graph, units: ScaleMap, rescaled: Graph) -> Scales:
+    """Returns the scales with which `rescale` makes one graph of another, as its kernels tell.
+
+    Nodes belong together by name. Kernels that were rounded since give their scales up to that;
+    units that no common kernel makes keep 1.
+
+    Args:
+        graph: A float graph with weights.
+        units: Of the graph.
+        rescaled: A float graph of other units, perhaps with nodes of its own.
+    """
+    scales = np.ones(len(units.free))
+    open_ = units.free.copy()
+    for node in graph.nodes:
+        if "kernel" not in node.weights or node.name not in rescaled:
+            continue
+        twin = rescaled.node(node.name)
+        if twin.op.kind != node.op.kind:
+            continue
+        before = node.weight("kernel").real().astype(np.float64)
+        after = twin.weight("kernel").real().astype(np.float64)
+        for factor in weight_factors(node, "kernel", units, scales):
+            before = before * factor
+        made = units.sides(node)["out"]
+        if before.shape != after.shape:
+            continue
+        own, common = (_per_result(node, before * other, len(made)) for other in (before, after))
+        numerator, denominator = np.zeros_like(scales), np.zeros_like(scales)
+        np.add.at(numerator, made, own)
+        np.add.at(denominator, made, common)
+        known = np.unique(made[open_[made]])
+        known = known[(numerator[known] > 0) & (denominator[known] > 0)]
+        scales[known] = numerator[known] / denominator[known]
+        open_[known] = False
+    return scales
+
+
+def _per_result(node: Node, products: Scales, count: int) -> Scales:
+    """Returns the sum of a kernel-shaped array for each channel of the result."""
+    if isinstance(node.op, DepthwiseConv2D):
+        return np.asarray(products.reshape(-1, count).sum(axis=0))
+    (axis,) = (axis for axis, side in CHANNEL_AXES[node.op.kind]["kernel"] if side == "out")
+    others = tuple(k for k in range(products.ndim) if k != axis % products.ndim)
+    return np.asarray(products.sum(axis=others))
+
+
 def weight_factors(node: Node, key: str, units: ScaleMap, scales: Scales) -> list[Scales]:
     """Returns what a weight is multiplied by, shaped to broadcast with it.
 
