@@ -51,6 +51,15 @@ TeacherOption = Annotated[
         show_default=False,
     ),
 ]
+TargetOption = Annotated[
+    str, typer.Option("--target", metavar="T", help="Target or TOML file: lmopt targets.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="CPU threads; default the best.")
+]
+RunFolderOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET.")
+]
 InputOption = Annotated[
     str | None,
     typer.Option(

@@ -37,8 +37,7 @@ from lmopt.quant.grid import (
 from lmopt.target.limits import FIXED_GRIDS, STEP_RATIOS, operand_step
 from lmopt.target.profile import EndType
 
-EdgeType = EndType
-_EDGE: Mapping[EdgeType, DType] = {"float32": DType.F32, "uint8": DType.U8, "int8": DType.I8}
+_EDGE: Mapping[EndType, DType] = {"float32": DType.F32, "uint8": DType.U8, "int8": DType.I8}
 
 FIXED_RANGES: Mapping[str, ValueRange] = {
     kind: range_of(grid, storage) for (kind, storage), grid in FIXED_GRIDS.items()
@@ -164,8 +163,8 @@ def quantize_graph(
     ranges: Mapping[Value, ValueRange],
     scheme: QuantScheme,
     *,
-    input_type: EdgeType = "float32",
-    output_type: EdgeType = "float32",
+    input_type: EndType = "float32",
+    output_type: EndType = "float32",
 ) -> Graph:
     """Returns an integer graph: every value on a grid, every weight stored.
 

@@ -16,7 +16,8 @@ from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.assign import EdgeType, quantize_graph
+from lmopt.quant.assign import quantize_graph
+from lmopt.target.profile import EndType
 from lmopt.testing.case import Arrays, QuantizedCase
 from lmopt.testing.float_graphs import FLOAT_KINDS, graphs
 
@@ -52,7 +53,7 @@ def put_on_grids(
     values: Arrays,
     storage: DType,
     *,
-    edge: EdgeType,
+    edge: EndType,
     real: frozenset[str] = frozenset(),
 ) -> Graph:
     """Returns an integer form of a float graph, its ranges taken from one batch.
@@ -89,7 +90,7 @@ def quantized_graphs(
     graph = draw(graphs(max_nodes=max_nodes, kinds=kinds))
     values = draw(inputs(graph))
     storage = draw(st.sampled_from([DType.I8, DType.U8]))
-    own: EdgeType = "int8" if storage is DType.I8 else "uint8"
+    own: EndType = "int8" if storage is DType.I8 else "uint8"
     edge = draw(st.sampled_from(["float32", own]))
     left = frozenset[str]()
     if REAL_KINDS & set(kinds) and draw(st.booleans()):

@@ -14,12 +14,12 @@ from lmopt.ir.ops import Constant
 from lmopt.ir.types import ValueRange
 from lmopt.pipeline.base import Calibrator, Observer, QuantScheme
 from lmopt.quant.assign import (
-    EdgeType,
     check_quantizable,
     legal_ranges,
     plan_grids,
     quantize_graph,
 )
+from lmopt.target.profile import EndType
 from lmopt_passes.center_output import center, linear_answers, shift_answer
 from lmopt_passes.equalize import equalized
 from lmopt_passes.float_head import float_head
@@ -47,11 +47,11 @@ class Options(Protocol):
         """Whether the last, cheap layers stay in float32 where the answers are float32."""
 
     @property
-    def input(self) -> EdgeType:
+    def input(self) -> EndType:
         """Element type of the inputs."""
 
     @property
-    def output(self) -> EdgeType:
+    def output(self) -> EndType:
         """Element type of the outputs."""
 
 
@@ -167,5 +167,5 @@ class PostTraining:
             shift_answer(edit, linear[value], self.means[name] - got[places[name]])
         return self._stored(edit.done(), self.options.input, self.options.output)
 
-    def _stored(self, graph: Graph, input: EdgeType, output: EdgeType) -> Graph:
+    def _stored(self, graph: Graph, input: EndType, output: EndType) -> Graph:
         return quantize_graph(graph, self.ranges, self.scheme, input_type=input, output_type=output)

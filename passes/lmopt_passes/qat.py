@@ -23,7 +23,8 @@ from lmopt.pipeline.base import (
     TrainingPlan,
 )
 from lmopt.pipeline.validation import Epoch, Validation
-from lmopt.quant.assign import EdgeType, plan_grids, quantize_graph
+from lmopt.quant.assign import plan_grids, quantize_graph
+from lmopt.target.profile import EndType
 from lmopt_passes.finetune import check_distill
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.scheme import INT8, UINT8, keeping
@@ -71,8 +72,8 @@ class Qat(Pass):
     loss: Loss = "wing"
     observer: Observer = "mse"
     faces: int = 200
-    input: EdgeType = "uint8"
-    output: EdgeType = "float32"
+    input: EndType = "uint8"
+    output: EndType = "float32"
     keep_float: tuple[str, ...] = ()
     ranges: RangeRule = "average"
     equalize: bool = False

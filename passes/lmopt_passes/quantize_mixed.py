@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 from lmopt.errors import UsageError
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
-from lmopt.quant.assign import EdgeType
 from lmopt.quant.segment import Segment, segments_of, span
+from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.scheme import INT8, UINT8
 
@@ -49,8 +49,8 @@ class QuantizeMixed(Pass):
     segments: int = 16
     observer: Observer = "mse"
     faces: int = 200
-    input: EdgeType = "uint8"
-    output: EdgeType = "float32"
+    input: EndType = "uint8"
+    output: EndType = "float32"
     equalize: bool = True
     float_head: bool = True
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
-from lmopt.quant.assign import EdgeType
+from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.scheme import UINT8, keeping
 
@@ -35,8 +35,8 @@ class QuantizeUint8(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR})
     observer: Observer = "mse"
     faces: int = 200
-    input: EdgeType = "uint8"
-    output: EdgeType = "float32"
+    input: EndType = "uint8"
+    output: EndType = "float32"
     keep_float: tuple[str, ...] = ()
     equalize: bool = True
     float_head: bool = True

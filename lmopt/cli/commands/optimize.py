@@ -14,8 +14,11 @@ from lmopt.cli.options import (
     InputOption,
     JsonOption,
     OutputOption,
+    RunFolderOption,
     SeedOption,
+    TargetOption,
     TeacherOption,
+    ThreadsOption,
     end_type,
 )
 from lmopt.cli.storage_table import show_storage
@@ -33,10 +36,7 @@ WIDE_ENOUGH = 160
 
 
 def optimize(
-    target: Annotated[
-        str,
-        typer.Option("--target", metavar="T", help="Target or TOML file: lmopt targets."),
-    ],
+    target: TargetOption,
     detector: Annotated[
         str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
     ] = "pfld-0.25",
@@ -70,19 +70,14 @@ def optimize(
             "--device", metavar="auto|host", help="host: this machine's latency makes the front."
         ),
     ] = "auto",
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", help="CPU threads; default the best.")
-    ] = None,
+    threads: ThreadsOption = None,
     effort: Annotated[
         float, typer.Option("--effort", help="Factor on the epochs of the target's pipelines.")
     ] = 1.0,
     input: InputOption = None,
     output: OutputOption = None,
     seed: SeedOption = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET."),
-    ] = None,
+    out: RunFolderOption = None,
     json: JsonOption = False,
 ) -> None:
     """Find the front of NME against latency; the same command again resumes a broken run."""

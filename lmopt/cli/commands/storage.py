@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,10 @@ from lmopt.cli.options import (
     InputOption,
     JsonOption,
     OutputOption,
+    RunFolderOption,
     SeedOption,
+    TargetOption,
+    ThreadsOption,
     end_type,
 )
 from lmopt.cli.storage_table import show_storage
@@ -21,24 +23,17 @@ from lmopt.cli.terminal import ProgressView, print_json
 
 
 def storage(
-    target: Annotated[
-        str, typer.Option("--target", metavar="T", help="Target or TOML file: lmopt targets.")
-    ],
+    target: TargetOption,
     detector: Annotated[
         str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
     ] = "pfld-0.25",
     data: DataOption = None,
     contract: ContractOption = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", help="CPU threads; default the best.")
-    ] = None,
+    threads: ThreadsOption = None,
     input: InputOption = None,
     output: OutputOption = None,
     seed: SeedOption = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET."),
-    ] = None,
+    out: RunFolderOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare a detector in float32, float16, int8 and uint8 on a target."""

@@ -8,7 +8,7 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Conv2D, Dense, Mean, Relu
 from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.assign import EdgeType
+from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.quantize_int8 import QuantizeInt8
 from lmopt_passes.scheme import INT8, UINT8
@@ -40,7 +40,7 @@ def detector(*, activated: bool = False, use_bias: bool = False) -> Graph:
     return edit.done()
 
 
-def prepared(graph: Graph, scheme: QuantScheme, output: EdgeType = "float32") -> PostTraining:
+def prepared(graph: Graph, scheme: QuantScheme, output: EndType = "float32") -> PostTraining:
     options = QuantizeInt8("min-max", 4, "float32", output, equalize=False)
     return PostTraining.of(graph, scheme, DrawnCalibrator(), options)
 
@@ -74,7 +74,7 @@ def test_steps_divide_the_range_around_the_mean(scheme: QuantScheme):
 
 @BOTH
 @pytest.mark.parametrize("output", ["float32", "uint8"])
-def test_corrected_answers_have_the_float_means(scheme: QuantScheme, output: EdgeType):
+def test_corrected_answers_have_the_float_means(scheme: QuantScheme, output: EndType):
     graph = detector()
     made = prepared(graph, scheme, output)
     wanted = answers(graph).mean(0)
