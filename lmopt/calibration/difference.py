@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.codegen.tflite import emit
+from lmopt.calibration.observe import values_on_crops
 from lmopt.detector.contract import Contract
 from lmopt.ir.graph import Graph, Value
 from lmopt.quant.transfer import Moments
-from lmopt.runtime.runner import Runner
-from lmopt.runtime.tensor import to_model_input
 
-_BATCH = 4
 Floats = NDArray[np.float64]
 
 
@@ -85,35 +82,12 @@ def measured_differences(
     sums = {value: _Sums() for value in pairs}
     wanted = list(dict.fromkeys(pairs.values()))
     runs = zip(
-        _values(quantized, list(pairs), pixels, contract, threads),
-        _values(reference, wanted, pixels, contract, threads),
+        values_on_crops(quantized, list(pairs), pixels, contract, threads=threads),
+        values_on_crops(reference, wanted, pixels, contract, threads=threads),
         strict=True,
     )
-    for found, floats in runs:
-        for value, twin in pairs.items():
-            sums[value].add(found[value], floats[twin])
+    for found, reals in runs:
+        floats = dict(zip(wanted, reals, strict=True))
+        for (value, twin), array in zip(pairs.items(), found, strict=True):
+            sums[value].add(array, floats[twin])
     return {value: held.done() for value, held in sums.items()}
-
-
-def _values(
-    graph: Graph,
-    values: Sequence[Value],
-    pixels: NDArray[np.uint8],
-    contract: Contract,
-    threads: int,
-) -> Iterator[dict[Value, NDArray[np.floating]]]:
-    """Yields what values are, as real numbers, for batches of crops."""
-    edit = graph.edit()
-    for position, value in enumerate(values):
-        edit.output(f"observed_{position}", value)
-    grids = [graph.type(value).quant for value in values]
-    with Runner(emit(edit.done()), threads=threads) as runner:
-        info = runner.inputs[0]
-        for start in range(0, len(pixels), _BATCH):
-            real = contract.normalize(pixels[start : start + _BATCH])
-            found = runner.run({info.name: to_model_input(real, info)})
-            arrays = [found[f"observed_{k}"] for k in range(len(values))]
-            yield {
-                value: array if grid is None else grid.dequantize(array)
-                for value, array, grid in zip(values, arrays, grids, strict=True)
-            }

@@ -97,20 +97,7 @@ class FaceCalibrator:
     ) -> Iterator[list[NDArray[np.floating]]]:
         """Yields what each value is, as real numbers, for batches of the same faces each time."""
         pixels = self.crops(faces, augmented)
-        edit = graph.edit()
-        for position, value in enumerate(values):
-            edit.output(f"observed_{position}", value)
-        grids = [graph.type(value).quant for value in values]
-        source = graph.inputs[0].name
-        with Runner(emit(edit.done()), threads=self._threads) as runner:
-            for start in range(0, len(pixels), _BATCH):
-                batch = self._contract.normalize(pixels[start : start + _BATCH])
-                found = runner.run({source: to_model_input(batch, runner.inputs[0])})
-                arrays = [found[f"observed_{k}"] for k in range(len(grids))]
-                yield [
-                    array if grid is None else grid.dequantize(array)
-                    for array, grid in zip(arrays, grids, strict=True)
-                ]
+        yield from values_on_crops(graph, values, pixels, self._contract, threads=self._threads)
 
     def _input_range(self) -> ValueRange:
         ends = self._contract.normalize(
@@ -138,3 +125,29 @@ class FaceCalibrator:
                 pixels = cut_all(some, self._contract).pixels
             self._cut[count, augmented] = pixels
         return self._cut[count, augmented]
+
+
+def values_on_crops(
+    graph: Graph,
+    values: Sequence[Value],
+    pixels: NDArray[np.uint8],
+    contract: Contract,
+    *,
+    threads: int,
+) -> Iterator[list[NDArray[np.floating]]]:
+    """Yields what values of a graph's file are, as real numbers, for batches of crops."""
+    edit = graph.edit()
+    for position, value in enumerate(values):
+        edit.output(f"observed_{position}", value)
+    grids = [graph.type(value).quant for value in values]
+    with Runner(emit(edit.done()), threads=threads) as runner:
+        info = runner.inputs[0]
+        for start in range(0, len(pixels), _BATCH):
+            batch = contract.normalize(pixels[start : start + _BATCH])
+            found = runner.run({info.name: to_model_input(batch, info)})
+            yield [
+                array if grid is None else grid.dequantize(array)
+                for array, grid in zip(
+                    (found[f"observed_{k}"] for k in range(len(grids))), grids, strict=True
+                )
+            ]
