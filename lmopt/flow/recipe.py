@@ -15,11 +15,13 @@ A recipe file holds any fields of `TrainingRecipe`, and tables of `Stage` where 
     seed = 0
     teacher = "pfld-1.0@300w"      # leave out for none
     teacher_weight = 0.5
+    start = "dan1@dan1.npz"        # detector whose weights the layers of same name start from
 
     [[stages]]                     # the epochs with batch norms, part by part
     share = 0.5
     answer = "stage1_landmarks"    # node that learns the landmarks; leave out for the output
     frozen = ["stage2_*"]          # nodes that stay as they are
+    size = 128                     # side of the input meanwhile; leave out for the detector's own
 """
 
 from __future__ import annotations
@@ -55,12 +57,23 @@ class Stage:
         share: Of the epochs with batch norms; those of all stages make 1.
         answer: Node that learns the landmarks; None is the contract's output.
         frozen: Nodes that stay as they are; `*` stands for any characters.
+        size: Height and width of the input meanwhile, for detectors whose weights do not depend on
+            it; None is the contract's.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     share: float = 1.0
     answer: str | None = None
     frozen: tuple[str, ...] = ()
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A plan and the side of the input meanwhile; None is the contract's."""
+
+    plan: TrainingPlan
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,8 @@ class TrainingRecipe:
         seed: Of weights, order and augmentation.
         teacher: Detector with weights whose answers join the loss, or None.
         teacher_weight: Part of the loss that goes to the teacher's answers.
+        start: Detector with weights that the layers of same name and shapes start from, or None.
+            A stage that would only train such layers is left out.
         stages: Parts of the first phase, one after the other.
     """
 
@@ -98,6 +113,7 @@ class TrainingRecipe:
     seed: int = 0
     teacher: str | None = None
     teacher_weight: float = 0.5
+    start: str | None = None
     stages: tuple[Stage, ...] = (Stage(),)
 
     def __post_init__(self) -> None:
@@ -114,28 +130,26 @@ class TrainingRecipe:
         if min(shares, default=0.0) <= 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
             raise UsageError(f"the stages' shares are {shares}; wanted parts above 0 that make 1")
 
-    def plans(self, teacher: Teacher | None = None) -> tuple[TrainingPlan, ...]:
-        """Returns the plans with batch norms, one per stage, and the folded one last."""
-        parts = [
-            (self.epochs * stage.share, self.learning_rate, stage.answer, stage.frozen)
-            for stage in self.stages
-        ]
+    def phases(self, teacher: Teacher | None = None) -> tuple[Phase, ...]:
+        """Returns the phases with batch norms, one per stage, and the folded one last."""
+        norms = [(self.epochs * stage.share, self.learning_rate, stage) for stage in self.stages]
+        folded = (self.folded_epochs, self.folded_learning_rate, Stage())
         return tuple(
-            TrainingPlan(
-                epochs=epochs,
-                learning_rate=rate,
-                batch=self.batch,
-                loss=self.loss,
-                weight_average=self.weight_average,
-                teacher=teacher,
-                frozen=frozen,
-                answer=answer,
-                heatmap_sigma=self.heatmap_sigma,
+            Phase(
+                TrainingPlan(
+                    epochs=epochs,
+                    learning_rate=rate,
+                    batch=self.batch,
+                    loss=self.loss,
+                    weight_average=self.weight_average,
+                    teacher=teacher,
+                    frozen=stage.frozen,
+                    answer=stage.answer,
+                    heatmap_sigma=self.heatmap_sigma,
+                ),
+                stage.size,
             )
-            for epochs, rate, answer, frozen in (
-                *parts,
-                (self.folded_epochs, self.folded_learning_rate, None, ()),
-            )
+            for epochs, rate, stage in (*norms, folded)
         )
 
 

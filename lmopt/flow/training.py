@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from lmopt.flow.folding import folded
 from lmopt.flow.recipe import TrainingRecipe, recipe_for
 from lmopt.flow.sources import Faces, as_detector, as_faces, as_teacher
 from lmopt.flow.workbench import GraphScorer, Workbench
+from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
+from lmopt.ir.resolution import at_resolution
 from lmopt.latency import host
 from lmopt.pipeline.base import Teacher
 from lmopt.pipeline.validation import Validation
@@ -103,38 +106,50 @@ def train(
     for split in ("train", "validation"):
         faces.split(split)
 
-    graph = zoo.initialize(source.graph, plan.seed)
+    graph, inherited = source.graph, frozenset[str]()
+    if plan.start is not None:
+        start = zoo.inherit(graph, as_detector(plan.start, None).graph)
+        graph, inherited = start.graph, start.nodes
+        listen(Noted(f"{len(inherited)} layers start from {plan.start}"))
+    graph = zoo.initialize(graph, plan.seed)
     tutor = as_teacher(plan.teacher)
-    plans = plan.plans(
+    phases = plan.phases(
         None
         if tutor is None
         else Teacher(tutor.graph, tutor.require_contract(), plan.teacher_weight)
     )
     validation = _validation(source, faces) if plan.keep == "best" else None
     listen(Activity(f"training {source.name} on {len(faces.split('train'))} faces"))
-    with (
-        host.exclusive("training"),
-        TrainingService(
-            faces,
-            rules,
-            augment=AUGMENTATIONS[plan.augmentation],
-            on_progress=lambda p: listen(Training(p)),
-        ) as service,
-    ):
-        for number, phase in enumerate(plans, 1):
-            last = number == len(plans)
-            graph = folded(graph) if last else graph
-            if not phase.epochs:
-                continue
-            norms = "batch norms folded" if last else "as built"
-            listen(Noted(f"phase {number} of {len(plans)}: {norms}, {phase.epochs:g} epochs"))
-            graph = service.train(
-                graph,
-                phase,
-                seed=plan.seed + number - 1,
-                checkpoint=folder / f"phase{number}.npz",
-                validation=validation if last else None,
-            )
+    with host.exclusive("training"):
+        for size, group in groupby(enumerate(phases, 1), lambda item: item[1].size):
+            seen = rules if size is None else replace(rules, height=size, width=size)
+            with TrainingService(
+                faces,
+                seen,
+                augment=AUGMENTATIONS[plan.augmentation],
+                on_progress=lambda p: listen(Training(p)),
+            ) as service:
+                for number, phase in group:
+                    last = number == len(phases)
+                    graph = folded(graph) if last else graph
+                    if not phase.plan.epochs or _is_inherited(graph, phase.plan.answer, inherited):
+                        continue
+                    norms = "batch norms folded" if last else "as built"
+                    side = "" if size is None else f" on {size}x{size}"
+                    listen(
+                        Noted(
+                            f"phase {number} of {len(phases)}: {norms}{side}, "
+                            f"{phase.plan.epochs:g} epochs"
+                        )
+                    )
+                    trained = service.train(
+                        at_resolution(graph, seen.height, seen.width),
+                        phase.plan,
+                        seed=plan.seed + number - 1,
+                        checkpoint=folder / f"phase{number}.npz",
+                        validation=validation if last else None,
+                    )
+                    graph = at_resolution(trained, rules.height, rules.width)
     if validation is not None and validation.errors:
         listen(Noted(str(validation)))
     _write_weights(graph, weights)
@@ -158,6 +173,18 @@ def train(
     note = weights.with_suffix(".md")
     write_atomically(note, _note(source, faces, plan, command, score).encode())
     return TrainedDetector(made, weights, note, model, score)
+
+
+def _is_inherited(graph: Graph, answer: str | None, inherited: frozenset[str]) -> bool:
+    """Returns whether all weights that lead to an inner answer are inherited."""
+    if answer is None:
+        return False
+    edit = Edit(graph.name)
+    for node in graph.nodes:
+        edit.put(node)
+    edit.output("answer", graph.node(answer).value)
+    edit.prune_dead()
+    return all(node.name in inherited for node in edit.done().nodes if node.weights)
 
 
 def _validation(source: Detector, faces: Dataset) -> Validation:

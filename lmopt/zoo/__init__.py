@@ -2,11 +2,13 @@
 
 from lmopt.zoo.archive import read_archive, with_weights, write_archive
 from lmopt.zoo.catalog import DETECTORS, RECIPES, load, shipped_weights
+from lmopt.zoo.inherit import inherit
 from lmopt.zoo.initialize import initialize
 
 __all__ = [
     "DETECTORS",
     "RECIPES",
+    "inherit",
     "initialize",
     "load",
     "read_archive",

@@ -64,6 +64,14 @@ def train(
         float | None,
         typer.Option("--teacher-weight", help="Part of the loss that goes to them, 0 to 1."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="DETECTOR|FILE",
+            help="Detector with weights that layers of the same name start from: dan1 for dan2.",
+        ),
+    ] = None,
     contract: ContractOption = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
     out: Annotated[
@@ -94,6 +102,7 @@ def train(
         "keep": keep,
         "teacher": teacher,
         "teacher_weight": teacher_weight,
+        "start": start,
         "seed": seed,
     }
     chosen = load_recipe(recipe) if recipe is not None else recipe_for(detector)

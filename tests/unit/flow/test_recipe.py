@@ -50,14 +50,24 @@ def test_the_paper_and_the_defaults() -> None:
     assert set(AUGMENTATIONS) == set(get_args(Augmentation))
 
 
-def test_plans_follow_the_stages() -> None:
+def test_phases_follow_the_stages() -> None:
     recipe = recipe_for("dan2")
     teacher = Teacher(detector(), CONTRACT, 0.25)
-    first, second, last = recipe.plans(teacher)
+    first, second, last = plans = [phase.plan for phase in recipe.phases(teacher)]
     assert (first.epochs, first.answer, first.frozen) == (30.0, "stage1_landmarks", ())
     assert (second.epochs, second.answer, second.frozen) == (30.0, None, ("stage1_*",))
     assert (last.epochs, last.learning_rate, last.frozen) == (15.0, 3e-4, ())
-    assert all(plan.teacher is teacher and plan.loss == "l1" for plan in (first, second, last))
+    assert all(plan.teacher is teacher and plan.loss == "l1" for plan in plans)
+
+
+def test_a_stage_may_see_smaller_pictures() -> None:
+    stages = (Stage(0.75, size=128), Stage(0.25))
+    recipe = TrainingRecipe(epochs=8, folded_epochs=2, stages=stages)
+    assert [(phase.plan.epochs, phase.size) for phase in recipe.phases()] == [
+        (6.0, 128),
+        (2.0, None),
+        (2.0, None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,14 @@ import pytest
 import lmopt
 from lmopt import zoo
 from lmopt.data import load_dataset
+from lmopt.detector.detector import Detector
 from lmopt.errors import InputError
 from lmopt.flow.events import Noted
 from lmopt.flow.folding import folded
-from lmopt.flow.recipe import TrainingRecipe
+from lmopt.flow.recipe import Stage, TrainingRecipe, recipe_for
+from lmopt.ir.edit import Edit
+from lmopt.ir.ops import Conv2D, HeatmapDecode
+from lmopt.ir.types import DType, TensorType
 from tests.support.annotated import row, write_folder
 
 RECIPE = TrainingRecipe(epochs=1, folded_epochs=1, batch=4)
@@ -77,3 +81,41 @@ def test_a_teacher_and_the_pfld_loss_leave_an_ordinary_detector(tmp_path: Path) 
     assert set(made.detector.graph.weights()) == set(start)
     assert made.detector.graph.weights() != start
     assert "teacher='pfld-0.25@300w'" in made.note.read_text()
+
+
+@pytest.mark.slow
+def test_a_cascade_starts_from_a_shorter_one_and_leaves_out_its_stage(tmp_path: Path) -> None:
+    folder = faces(tmp_path / "faces")
+    short = lmopt.train("dan1@none", folder, recipe=RECIPE, out=tmp_path / "dan1")
+    recipe = replace(
+        recipe_for("dan2"), epochs=2, folded_epochs=0, batch=4, start=short.detector.name
+    )
+    told: list[object] = []
+    long = lmopt.train("dan2@none", folder, recipe=recipe, out=tmp_path / "o", listen=told.append)
+    phases = [e.text for e in told if isinstance(e, Noted) and e.text.startswith("phase")]
+    assert phases == ["phase 2 of 3: as built, 1 epochs"]
+    theirs, ours = short.detector.graph.weights(), long.detector.graph.weights()
+    assert all(np.array_equal(ours[key].real(), weight.real()) for key, weight in theirs.items())
+    assert not ours.keys() <= theirs.keys()
+
+
+@pytest.mark.slow
+def test_a_stage_on_smaller_pictures_leaves_a_detector_of_the_full_size(tmp_path: Path) -> None:
+    folder = faces(tmp_path / "faces")
+    recipe = replace(
+        RECIPE, folded_epochs=0, loss="heatmap-mse", stages=(Stage(size=32),), keep="last"
+    )
+    told: list[object] = []
+    edit = Edit("heat")
+    x = edit.input("image", (None, 64, 64, 3))
+    x = edit.add("maps", Conv2D(68, (3, 3), (4, 4)), x)
+    edit.output("landmarks", edit.add("read", HeatmapDecode(), x))
+    contract = replace(zoo.load("pfld-0.25@none").require_contract(), height=64, width=64)
+    source = Detector("heat.keras", edit.done(), contract)
+    made = lmopt.train(source, folder, recipe=recipe, out=tmp_path / "out", listen=told.append)
+    notes = [event.text for event in told if isinstance(event, Noted)]
+    assert "phase 1 of 2: as built on 32x32, 1 epochs" in notes
+    start = zoo.initialize(source.graph, recipe.seed).node("maps")
+    trained = made.detector.graph.node("maps")
+    assert trained.results == start.results == (TensorType(DType.F32, (None, 16, 16, 68)),)
+    assert trained.weight("kernel") != start.weight("kernel")
