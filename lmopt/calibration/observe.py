@@ -20,6 +20,8 @@ from lmopt.pipeline.base import Observer
 from lmopt.quant.ranges import OBSERVERS, ActivationSample
 from lmopt.runtime.runner import Runner, to_model_input
 
+VALUES_PER_FACE = 2048
+"""Of each activation that the choice of its range looks at, about."""
 _BATCH = 2
 
 
@@ -66,13 +68,15 @@ class FaceCalibrator:
         """
         inputs = {node.value for node in graph.inputs}
         watched = [value for value in values if value not in inputs]
-        samples = [ActivationSample() for _ in watched]
-        rng = np.random.default_rng(0)
-        for results in self.observed(graph, watched, faces, augmented):
-            for sample, array in zip(samples, results, strict=True):
-                sample.add(array, rng)
-        choose = OBSERVERS[observer]
-        found = {v: choose(s, storage) for v, s in zip(watched, samples, strict=True)}
+        choose, found = OBSERVERS[observer], {}
+        with Runner(_showing(graph, watched), threads=self._threads) as runner:
+            info = runner.inputs[0]
+            feed = to_model_input(self._contract.normalize(self.crops(faces, augmented)), info)
+            sampled = runner.sample({info.name: feed}, VALUES_PER_FACE, np.random.default_rng(0))
+        for position, value in enumerate(watched):
+            seen = sampled[_shown(position)]
+            sample = ActivationSample(float(seen.low), float(seen.high), seen.values)
+            found[value] = choose(sample, storage)
         return {**found, **dict.fromkeys(inputs, self._input_range())}
 
     def means(
@@ -136,11 +140,8 @@ def values_on_crops(
     threads: int,
 ) -> Iterator[list[NDArray[np.floating]]]:
     """Yields what values of a graph's file are, as real numbers, for batches of crops."""
-    edit = graph.edit()
-    for position, value in enumerate(values):
-        edit.output(f"observed_{position}", value)
     grids = [graph.type(value).quant for value in values]
-    with Runner(emit(edit.done()), threads=threads) as runner:
+    with Runner(_showing(graph, values), threads=threads) as runner:
         info = runner.inputs[0]
         for start in range(0, len(pixels), _BATCH):
             batch = contract.normalize(pixels[start : start + _BATCH])
@@ -148,6 +149,18 @@ def values_on_crops(
             yield [
                 array if grid is None else grid.dequantize(array)
                 for array, grid in zip(
-                    (found[f"observed_{k}"] for k in range(len(grids))), grids, strict=True
+                    (found[_shown(k)] for k in range(len(grids))), grids, strict=True
                 )
             ]
+
+
+def _showing(graph: Graph, values: Sequence[Value]) -> bytes:
+    """Returns the file of a graph that has values for further outputs."""
+    edit = graph.edit()
+    for position, value in enumerate(values):
+        edit.output(_shown(position), value)
+    return emit(edit.done())
+
+
+def _shown(position: int) -> str:
+    return f"observed_{position}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +20,22 @@ BINS_PER_STEP = 8
 """Histogram bins per step of the grid in the search for the least squared error."""
 
 
+@dataclass(frozen=True, eq=False)
 class ActivationSample:
-    """Running extremes of a tensor and an even sample of its values.
+    """What is known of a tensor's values.
 
     Attributes:
         low, high: Exact extremes over everything seen.
+        values: An even sample, 1-D.
     """
 
-    def __init__(self, per_item: int = 2048) -> None:
-        self.low = np.inf
-        self.high = -np.inf
-        self._per_item = per_item
-        self._kept: list[NDArray[np.float32]] = []
+    low: float
+    high: float
+    values: NDArray[np.floating]
 
-    def add(self, values: NDArray[np.floating], rng: np.random.Generator) -> None:
-        """Takes in the values of some items (first dimension: items)."""
-        flat = np.asarray(values, np.float32).reshape(len(values), -1)
-        if not np.isfinite(flat).all():
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low) and np.isfinite(self.high)):
             raise GraphError("an activation is not finite; the float model is broken")
-        self.low = min(self.low, float(flat.min()))
-        self.high = max(self.high, float(flat.max()))
-        stride = -(-flat.shape[1] // self._per_item)
-        self._kept += [row[int(rng.integers(stride)) :: stride].copy() for row in flat]
-
-    @property
-    def values(self) -> NDArray[np.float32]:
-        """Returns the sampled values, 1-D."""
-        return np.concatenate(self._kept)
 
 
 def min_max(sample: ActivationSample, storage: DType) -> ValueRange:

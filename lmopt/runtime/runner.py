@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
@@ -42,6 +44,20 @@ Calibration reads every activation: of pfld-1.0 that takes 0.35 times as long as
 
 Kernels = Literal["default", "builtin", "reference"]
 ITEMS_PER_REQUEST = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What `Runner.sample` keeps of an output, in its stored type.
+
+    Attributes:
+        low, high: Exact extremes over everything; not a number where anything is none.
+        values: Evenly spaced values of every item, 1-D.
+    """
+
+    low: Any
+    high: Any
+    values: NDArray[Any]
 
 
 class Runner:
@@ -132,6 +148,42 @@ class Runner:
             count = min(ITEMS_PER_REQUEST, items - start)
             parts.append(self._ask("run", {"items": count}, part)[1])
         return {info.name: np.concatenate([p[info.name] for p in parts]) for info in self.outputs}
+
+    def sample(
+        self, feeds: Mapping[str, NDArray[Any]], per_item: int, rng: np.random.Generator
+    ) -> dict[str, Sample]:
+        """Returns of each output its extremes and an even sample, without the rest of it.
+
+        Args:
+            feeds: As of `run`.
+            per_item: About how many values of each item, evenly spaced, are wanted.
+            rng: Draws where in an item they begin.
+
+        Raises:
+            BackendError: A feed does not fit the model, or running fails.
+        """
+        items = self._check(feeds)
+        steps = {o.name: max(1, -(-math.prod(o.shape) // per_item)) for o in self.outputs}
+        starts = {name: rng.integers(step, size=items) for name, step in steps.items()}
+        parts = []
+        for start in range(0, items, ITEMS_PER_REQUEST):
+            chosen = slice(start, start + ITEMS_PER_REQUEST)
+            header = {
+                "items": min(ITEMS_PER_REQUEST, items - start),
+                "starts": {name: each[chosen].tolist() for name, each in starts.items()},
+                "steps": steps,
+            }
+            part = {name: array[chosen] for name, array in feeds.items()}
+            parts.append(self._ask("sample", header, part)[1])
+        found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        return {
+            name: Sample(
+                found[f"{name}/extremes"].min(),
+                found[f"{name}/extremes"].max(),
+                found[f"{name}/values"],
+            )
+            for name in steps
+        }
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Returns every tensor's value after the last item of the last run, by tensor name.
@@ -252,6 +304,7 @@ _HANG_HINT = "the file hangs the runtime or is very slow: allow more time, or an
 _VERBS: Mapping[str, str] = {
     "load": "load",
     "run": "run",
+    "sample": "run",
     "tensors": "show the tensors of",
     "time": "time",
 }

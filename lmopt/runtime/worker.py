@@ -61,12 +61,28 @@ class Session:
         """Runs the items of a batch one by one; answers with the outputs of all."""
         collected: dict[str, list[NDArray[Any]]] = {name: [] for name in self._outputs}
         for item in range(header["items"]):
-            for name, details in self._inputs.items():
-                self._interpreter.set_tensor(details["index"], arrays[name][item : item + 1])
-            self._interpreter.invoke()
+            self._invoke(arrays, item)
             for name, details in self._outputs.items():
                 collected[name].append(self._interpreter.get_tensor(details["index"]))
         return {}, {name: _joined(values) for name, values in collected.items()}
+
+    def sample(self, header: Mapping[str, Any], arrays: Arrays) -> Reply:
+        """Runs as `run` does; answers with extremes and every so-manieth value of each output."""
+        collected: dict[str, list[NDArray[Any]]] = {}
+        for item in range(header["items"]):
+            self._invoke(arrays, item)
+            for name, details in self._outputs.items():
+                flat = self._interpreter.get_tensor(details["index"]).reshape(-1)
+                ends = np.array([flat.min(), flat.max()])
+                start, step = header["starts"][name][item], header["steps"][name]
+                collected.setdefault(f"{name}/extremes", []).append(ends)
+                collected.setdefault(f"{name}/values", []).append(flat[start::step].copy())
+        return {}, {name: np.concatenate(values) for name, values in collected.items()}
+
+    def _invoke(self, arrays: Arrays, item: int) -> None:
+        for name, details in self._inputs.items():
+            self._interpreter.set_tensor(details["index"], arrays[name][item : item + 1])
+        self._interpreter.invoke()
 
     def tensors(self, header: Mapping[str, Any], arrays: Arrays) -> Reply:
         """Answers with every tensor that has a value after the last run, by tensor name."""
@@ -104,6 +120,7 @@ class Session:
         requests: Mapping[str, Callable[[Mapping[str, Any], Arrays], Reply]] = {
             "load": self.load,
             "run": self.run,
+            "sample": self.sample,
             "tensors": self.tensors,
             "time": self.time,
         }

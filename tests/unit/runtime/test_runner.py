@@ -12,7 +12,7 @@ import pytest
 from lmopt.codegen.tflite import emit
 from lmopt.errors import BackendError, InputError
 from lmopt.ir.edit import Edit
-from lmopt.ir.ops import Relu
+from lmopt.ir.ops import Relu, Reshape
 from lmopt.runtime.runner import ITEMS_PER_REQUEST, Runner, file_digest
 from tests.support.tiny_tflite import (
     crashing_model,
@@ -201,3 +201,34 @@ def test_a_worker_takes_one_model_after_the_other(dense) -> None:
         found = runner.run({"image": faces})
         assert runner.pid == pid and runner.digest != first
     np.testing.assert_allclose(found["landmarks"], 2 * faces @ WEIGHTS.T + BIAS, rtol=1e-5)
+
+
+def test_a_sample_has_the_extremes_and_evenly_spaced_values() -> None:
+    edit = Edit("copy")
+    edit.output("y", edit.add("relu", Relu(), edit.input("image", (None, 100))))
+    edit.output("z", edit.add("same", Relu(), edit.input("other", (None, 3))))
+    items = ITEMS_PER_REQUEST + 2
+    faces = np.random.default_rng(0).uniform(1, 2, (items, 100)).astype(np.float32)
+    other = np.arange(3 * items, dtype=np.float32).reshape(items, 3)
+    faces[items - 1, 7], faces[0, 3] = 9.0, 0.5
+    with Runner(emit(edit.done())) as runner:
+        found = runner.sample({"image": faces, "other": other}, 10, np.random.default_rng(1))
+    assert (found["y"].low, found["y"].high) == (0.5, 9.0)
+    kept = found["y"].values.reshape(items, 10)
+    starts = [
+        int(np.flatnonzero(row == first[0])[0]) for row, first in zip(faces, kept, strict=True)
+    ]
+    assert set(starts) == set(range(10))
+    for row, start, values in zip(faces, starts, kept, strict=True):
+        np.testing.assert_array_equal(values, row[start::10])
+    np.testing.assert_array_equal(found["z"].values, other.reshape(-1))
+
+
+def test_a_sample_of_what_is_no_number_says_so() -> None:
+    edit = Edit("copy")
+    edit.output("y", edit.add("flat", Reshape(), edit.input("image", (None, 2, 2, 1))))
+    broken = np.array([[1, np.nan, 2, 3], [1, 2, 3, 4]], np.float32).reshape(2, 2, 2, 1)
+    with Runner(emit(edit.done()), kernels="builtin") as runner:
+        found = runner.sample({"image": broken}, 1, np.random.default_rng(1))["y"]
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)
