@@ -39,7 +39,7 @@ class Need(StrEnum):
 
 
 Loss = Literal["l1", "l2", "smooth-l1", "wing", "rmse", "heatmap-mse", "adaptive-wing", "pfld"]
-Observer = Literal["min-max", "percentile", "mse"]
+Observer = Literal["min-max", "percentile", "mse", "kl"]
 RangeRule = Literal["learned", "average", "fixed"]
 """What becomes of activation ranges in training: learned step sizes, a slow average, nothing."""
 Progress = Callable[["TrainingProgress"], None]

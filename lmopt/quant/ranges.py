@@ -51,23 +51,73 @@ def percentile(sample: ActivationSample, storage: DType) -> ValueRange:
 
 
 def mean_squared_error(sample: ActivationSample, storage: DType) -> ValueRange:
-    """Returns the range whose 8-bit grid has the least mean squared error on the sample.
+    """Returns the range whose 8-bit grid has the least mean squared error on the sample."""
+    return _least(sample, storage, _squared_error)
 
-    Both ends shrink together first, then each end alone, over a fixed ladder of factors. The error
-    is taken over a histogram of the sample, `BINS_PER_STEP` times finer than the grid.
+
+def kl_divergence(sample: ActivationSample, storage: DType) -> ValueRange:
+    """Returns the range whose 8-bit grid keeps the distribution of the sample best.
+
+    What a step of the grid holds is spread evenly over those of its histogram bins that hold
+    anything; the Kullback-Leibler divergence of the histogram from that is made least. What is cut
+    off is added to the outermost bins of the histogram, but not to what is spread.
+
+    Source: Migacz, "8-bit Inference with TensorRT", GTC 2017, entropy calibration, with two ends.
+    """
+    return _least(sample, storage, _divergence)
+
+
+_Loss = Callable[[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], float], float]
+"""Of a histogram: its counts, its bins' centres, the step each falls on, the grid's scale."""
+
+
+def _squared_error(
+    counts: NDArray[np.int64],
+    centres: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    scale: float,
+) -> float:
+    return float(counts @ (steps * scale - centres) ** 2)
+
+
+def _divergence(
+    counts: NDArray[np.int64],
+    centres: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    scale: float,
+) -> float:
+    inside = np.flatnonzero(np.abs(steps * scale - centres) <= scale / 2 * (1 + 1e-9))
+    first, last = inside[0], inside[-1] + 1
+    kept, step = counts[first:last], (steps[first:last] - steps[first]).astype(np.int64)
+    held = kept > 0
+    spread = (np.bincount(step, kept) / np.maximum(np.bincount(step, held), 1))[step] * held
+    kept = kept.astype(np.float64)
+    kept[0] += counts[:first].sum()
+    kept[-1] += counts[last:].sum()
+    held = kept > 0
+    wanted, got = kept[held] / kept.sum(), spread[held] / spread.sum()
+    least = 0.1 / counts.sum()  # a bin that only holds what was cut off: less than one value
+    return float(wanted @ np.log(wanted / np.maximum(got, least)))
+
+
+def _least(sample: ActivationSample, storage: DType, loss: _Loss) -> ValueRange:
+    """Returns the range with the least loss.
+
+    Both ends shrink together first, then each end alone, over a fixed ladder of factors. The loss
+    is that of a histogram of the sample, `BINS_PER_STEP` times finer than the grid.
     """
     low, high = min(sample.low, 0.0), max(sample.high, 0.0)
     if low == high:
         return ValueRange(low, high)
     counts, edges = np.histogram(sample.values, bins=BINS_PER_STEP * STEPS, range=(low, high))
-    values = (edges[:-1] + edges[1:]) / 2.0
+    centres = (edges[:-1] + edges[1:]) / 2.0
 
     def error(low: float, high: float) -> float:
         grid = activation_grid(ValueRange(low, high), storage)
         least, greatest = storage.bounds
         zero, scale = grid.zero_point[0], grid.scale[0]
-        stored = np.clip(np.rint(values / scale) + zero, least, greatest)
-        return float(counts @ ((stored - zero) * scale - values) ** 2)
+        steps = np.clip(np.rint(centres / scale) + zero, least, greatest) - zero
+        return loss(counts, centres, steps, scale)
 
     ladder = np.linspace(1.0, 0.4, 31)
     both = min(ladder, key=lambda factor: error(low * factor, high * factor))
@@ -82,4 +132,5 @@ OBSERVERS: Mapping[str, Callable[[ActivationSample, DType], ValueRange]] = {
     "min-max": min_max,
     "percentile": percentile,
     "mse": mean_squared_error,
+    "kl": kl_divergence,
 }

@@ -20,7 +20,7 @@ class QuantizeInt8(Pass):
     the rest in integers; their mean is then corrected to the float graph's.
 
     Attributes:
-        observer: How an activation's range is chosen: min-max, percentile or mse.
+        observer: How an activation's range is chosen: min-max, percentile, mse or kl.
         faces: Calibration faces drawn from the training split.
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.

@@ -34,7 +34,7 @@ class QuantizeMixed(Pass):
         max_nme_drop: How many points of NME the file may be expected to lose.
         storage: int8 (kernels per channel) or uint8 (per tensor).
         segments: Parts the graph is cut into, at kernels, of similar work.
-        observer: How an activation's range is chosen: min-max, percentile or mse.
+        observer: How an activation's range is chosen: min-max, percentile, mse or kl.
         faces: Calibration faces drawn from the training split.
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.

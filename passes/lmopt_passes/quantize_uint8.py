@@ -19,7 +19,7 @@ class QuantizeUint8(Pass):
     Answers are centred and corrected as in quantize-int8.
 
     Attributes:
-        observer: How an activation's range is chosen: min-max, percentile or mse.
+        observer: How an activation's range is chosen: min-max, percentile, mse or kl.
         faces: Calibration faces drawn from the training split.
         input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
         output: Element type of the outputs.
