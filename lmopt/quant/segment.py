@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lmopt.ir.graph import Graph
-from lmopt.quant.assign import KERNEL_AXIS
+from lmopt.ir.ops import Constant, Input
+from lmopt.pipeline.base import QuantScheme
+from lmopt.quant.assign import KERNEL_AXIS, stays_real
 
 Segment = frozenset[str]
 """Names of the nodes of a part."""
@@ -30,6 +32,32 @@ def segments_of(graph: Graph, count: int) -> list[Segment]:
         (first, a), (second, b) = runs[at : at + 2]
         runs[at : at + 2] = [(first | second, a + b)]
     return [names for names, _ in runs]
+
+
+def stages_of(graph: Graph, scheme: QuantScheme) -> list[Segment]:
+    """Returns the nodes of each stage of a cascade: integer parts with real ones between them.
+
+    The first stage sees what the inputs give, every later one what real nodes make of integers.
+    Real nodes belong to the stage that they lead to; those behind the last integers to none.
+    """
+    level, integer = dict[str, int](), set[int]()
+    for node in graph.nodes:
+        is_real = stays_real(graph, node, scheme)
+        sources = [graph.producer(value) for value in node.inputs]
+        level[node.name] = max(
+            (
+                level[source.name] + (is_real and not stays_real(graph, source, scheme))
+                for source in sources
+                if not isinstance(source.op, Constant)
+            ),
+            default=0,
+        )
+        if not is_real and not isinstance(node.op, Input | Constant):
+            integer.add(level[node.name])
+    return [
+        frozenset(name for name, found in level.items() if found == wanted)
+        for wanted in sorted(integer)
+    ]
 
 
 def span(graph: Graph, part: Segment) -> str:

@@ -19,6 +19,7 @@ from lmopt.quant.assign import (
     plan_grids,
     quantize_graph,
 )
+from lmopt.quant.segment import stages_of
 from lmopt.target.profile import EndType
 from lmopt_passes.center_output import center, linear_answers, shift_answer
 from lmopt_passes.equalize import equalized
@@ -69,7 +70,8 @@ class PostTraining:
         graph: The float graph, equalized if wanted; answers that a kernel gives are written as a
             mean and what is added to it, so that eight bits divide the small range around the mean.
         scheme: Storage and what stays real; the sum of mean and rest always does.
-        ranges: Of every value that is no constant.
+        ranges: Of every value that is no constant; those of a cascade's later stages as they are
+            when the stages before are integer.
         means: Of each corrected answer over the calibration faces, by output name.
         centered: Answers that are written as a mean and a rest, as the nodes that give the rest.
         remarks: What was done to the graph before, for the report.
@@ -124,7 +126,26 @@ class PostTraining:
         ranges = calibrator.ranges(
             graph, values, options.observer, faces=options.faces, storage=scheme.storage
         )
-        return cls(graph, scheme, ranges, means, centered, remarks, calibrator, options)
+        made = cls(graph, scheme, ranges, means, centered, remarks, calibrator, options)
+        return made._calibrated_in_sequence()
+
+    def _calibrated_in_sequence(self) -> PostTraining:
+        """Returns the same with the ranges that later stages of a cascade have behind integers."""
+        first, *later = stages_of(self.graph, self.scheme) or [frozenset()]
+        made, names = self, {node.name for node in self.graph.nodes}
+        owners = plan_grids(self.graph, self.scheme).owners
+        before = first
+        for stage in later:
+            watched = [value for value in owners if value.node in stage]
+            found = self.calibrator.ranges(
+                made.keeping(frozenset(names - before))._stored(self.graph, "float32", "float32"),
+                watched,
+                self.options.observer,
+                faces=self.options.faces,
+                storage=self.scheme.storage,
+            )
+            made, before = replace(made, ranges={**made.ranges, **found}), before | stage
+        return made
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ import pytest
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
-from lmopt.ir.ops import Conv2D, Dense, Mean, Relu
+from lmopt.ir.ops import Conv2D, Dense, Mean, Relu, Sqrt
+from lmopt.ir.types import ValueRange
 from lmopt.pipeline.base import QuantScheme
+from lmopt.quant.segment import stages_of
 from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.quantize_int8 import QuantizeInt8
@@ -101,3 +103,53 @@ def test_what_is_behind_an_activation_is_left_alone():
     made = prepared(graph, INT8)
     assert made.graph.digest() == graph.digest() and made.means == {}
     assert answers(made.corrected()) == pytest.approx(answers(made.quantized()))
+
+
+class Clipping(DrawnCalibrator):
+    """Cuts off most of what the first kernel gives, so that what follows sees something else."""
+
+    def ranges(self, graph, values, observer, *, faces, storage):
+        found = super().ranges(graph, values, observer, faces=faces, storage=storage)
+        cut = {v: ValueRange(0.0, 0.25 * r.high) for v, r in found.items() if v.node == "conv"}
+        return {**found, **cut}
+
+
+@BOTH
+def test_a_later_stage_is_calibrated_behind_the_integers_of_the_one_before(scheme: QuantScheme):
+    edit = Edit("cascade")
+    rng = np.random.default_rng(3)
+    image = edit.input("image", (None, 6, 6, 3))
+    kernel = rng.normal(size=(3, 3, 3, 8)).astype(np.float32)
+    x = edit.add(
+        "conv", Conv2D(8, use_bias=False, activation="relu"), image, weights={"kernel": kernel}
+    )
+    warped = edit.add("warped", Sqrt(), x)
+    weights = {"kernel": rng.normal(size=(3, 3, 8, 4)).astype(np.float32)}
+    y = edit.add("second", Conv2D(4, use_bias=False, activation="relu"), warped, weights=weights)
+    weights = {"kernel": rng.normal(size=(4, 10)).astype(np.float32)}
+    head = edit.add("head", Dense(10, use_bias=False), edit.add("mean", Mean(), y), weights=weights)
+    edit.output("landmarks", head)
+    graph = edit.done()
+    assert [sorted(stage) for stage in stages_of(graph, scheme)] == [
+        ["conv", "image"],
+        ["head", "mean", "second", "warped"],
+    ]
+    options = QuantizeInt8("min-max", 4, "float32", "float32", equalize=False, float_head=False)
+    made = PostTraining.of(graph, scheme, Clipping(), options)
+    seen = run(
+        made.keeping(frozenset({"second", "mean", "head"})).quantized(),
+        {"image": FACES},
+        all_values=True,
+    )
+    assert made.ranges[Value("warped")].high == pytest.approx(seen["warped"].max(), rel=1e-5)
+    assert made.ranges[Value("second")].high == pytest.approx(seen["second"].max(), rel=1e-5)
+    plain = run(graph, {"image": FACES}, all_values=True)
+    assert seen["second"].max() < 0.85 * plain["second"].max()
+
+
+@BOTH
+def test_a_graph_without_islands_is_one_stage(scheme: QuantScheme):
+    graph = detector()
+    assert stages_of(graph, scheme) == [{"image", "conv", "mean", "head"}]
+    behind = replace(scheme, real=frozenset({"mean", "head"}))
+    assert stages_of(graph, behind) == [{"image", "conv"}]
