@@ -153,8 +153,10 @@ class Qat(Pass):
 def parity_gap(emitted: NDArray[np.float64], trained: NDArray[np.float64]) -> float:
     """Returns how many NME points a file lies above the forward pass of the training that made it.
 
-    Values that lie between two steps may fall to either side. That evens out over faces; where
-    there are few, three standard errors of the mean difference are allowed for it.
+    Values that lie between two steps may fall to either side, and one that does takes others with
+    it in every layer that follows. That evens out over faces; where there are few, five standard
+    errors of the mean difference are allowed for it. (On 193 faces one is 0.007 points for
+    pfld-0.25: moving every weight of the forward pass by 1e-4 of itself moves its NME as much.)
 
     Args:
         emitted: NME of each validation face by the emitted file.
@@ -164,7 +166,7 @@ def parity_gap(emitted: NDArray[np.float64], trained: NDArray[np.float64]) -> fl
         PassError: They lie too far apart.
     """
     gaps = emitted - trained
-    allowed = max(PARITY_POINTS, 3.0 * float(gaps.std()) / np.sqrt(len(gaps)))
+    allowed = max(PARITY_POINTS, 5.0 * float(gaps.std()) / np.sqrt(len(gaps)))
     gap = float(gaps.mean())
     if not abs(gap) <= allowed:
         raise PassError(
