@@ -190,6 +190,15 @@ class Calibrator(Protocol):
         """
         ...
 
+    def excess_errors(
+        self, graph: Graph, values: Sequence[Value], observer: Observer, *, storage: DType
+    ) -> Mapping[int, float]:
+        """Returns, by number of faces, the part by which rounding errs more on others than it must.
+
+        Numbers rise.
+        """
+        ...
+
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int
     ) -> Mapping[Value, NDArray[np.float64]]:

@@ -55,6 +55,13 @@ def mean_squared_error(sample: ActivationSample, storage: DType) -> ValueRange:
     return _least(sample, storage, _squared_error)
 
 
+def rounding_error(found: ValueRange, sample: ActivationSample, storage: DType) -> float:
+    """Returns the mean squared error of a sample on the 8-bit grid of a range."""
+    grid = activation_grid(found, storage)
+    real = grid.dequantize(grid.quantize(sample.values, storage))
+    return float(np.mean((real - sample.values) ** 2))
+
+
 def kl_divergence(sample: ActivationSample, storage: DType) -> ValueRange:
     """Returns the range whose 8-bit grid keeps the distribution of the sample best.
 

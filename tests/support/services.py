@@ -103,6 +103,11 @@ class DrawnCalibrator:
         found = {v: widen * seen[str(v)[1:]] for v in values}
         return {v: ValueRange(float(a.min()), float(a.max())) for v, a in found.items()}
 
+    def excess_errors(
+        self, graph: Graph, values: Sequence[Value], observer: Observer, *, storage: DType
+    ) -> Mapping[int, float]:
+        return {2: 0.5, 4: 0.25, 8: 0.21, 16: 0.1}
+
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int
     ) -> Mapping[Value, np.ndarray]:

@@ -105,6 +105,14 @@ def test_what_is_behind_an_activation_is_left_alone():
     assert answers(made.corrected()) == pytest.approx(answers(made.quantized()))
 
 
+def test_no_number_of_faces_takes_the_least_whose_doubling_does_not_pay():
+    options = QuantizeInt8("min-max", 0, "float32", "float32", equalize=False)
+    made = PostTraining.of(detector(), INT8, DrawnCalibrator(), options)
+    assert made.faces == 4
+    assert made.notes[0].endswith("ranges from 4 training faces, storage i8")
+    assert "50% with 2, 25% with 4, 21% with 8, 10% with 16 calibration faces" in made.notes[1]
+
+
 class Clipping(DrawnCalibrator):
     """Cuts off most of what the first kernel gives, so that what follows sees something else."""
 
