@@ -104,10 +104,10 @@ StrictOption = Annotated[
 
 def end_type(given: str | None, option: str) -> EndType | None:
     """Returns a checked element type; raises UsageError for any other word."""
-    if given is None or given in ("float32", "uint8", "int8"):
+    if given is None or given in ("float32", "uint8", "int8", "int16"):
         return given  # type: ignore[return-value]  # just checked
     raise UsageError(
-        f"no element type '{given}'", where=option, hint="choose float32, uint8 or int8"
+        f"no element type '{given}'", where=option, hint="choose float32, uint8, int8 or int16"
     )
 
 

@@ -122,7 +122,7 @@ class QuantScheme:
     """How a graph is put on integer grids.
 
     Attributes:
-        storage: Activation storage, I8 or U8.
+        storage: Activation storage: I8, U8 or I16.
         per_channel: Whether kernels have a scale per output channel (int8) or one (uint8).
         real: Nodes that stay in float32, besides those that have no integer form.
     """

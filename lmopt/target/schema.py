@@ -24,7 +24,7 @@ A target file holds::
     kind = "sourced"
     source = "..."
 
-    [forms.int8]                    # float32, float16, int8 (per channel), uint8 (per tensor)
+    [forms.int8]                    # float32, float16, int8, uint8 or int16x8
     legal = false                   # leave out for true
     reason = "..."
     kind = "sourced"

@@ -110,7 +110,7 @@ class PostTraining:
             faces, note = _enough_faces(graph, scheme, calibrator, options.observer)
             remarks.append(note)
         if options.equalize:
-            graph, note = equalized(graph, calibrator, per_channel=scheme.per_channel, faces=faces)
+            graph, note = equalized(graph, calibrator, scheme, faces=faces)
             remarks.append(note)
         answers = linear_answers(graph)
         kernels = [kernel.value for answer in answers.values() for kernel in answer.kernels]

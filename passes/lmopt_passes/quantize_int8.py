@@ -23,7 +23,7 @@ class QuantizeInt8(Pass):
         observer: How an activation's range is chosen: min-max, percentile, mse or kl.
         faces: Calibration faces drawn from the training split; 0 takes as many as pay: until twice
             as many save less than 5 % of the rounding error on faces not among them.
-        input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
+        input: Element type of the inputs: float32, uint8 (the picture's bytes), int8 or int16.
         output: Element type of the outputs.
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
         equalize: Whether channels are rescaled first, as by the pass `equalize`: an activation has
