@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lmopt.calibration.kernel_inputs import moments_of
 from lmopt.codegen.tflite import emit
 from lmopt.data.augment import TrainingFaces
 from lmopt.data.crop import cut_all
@@ -16,7 +17,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import Observer
+from lmopt.pipeline.base import Moments, Observer
 from lmopt.quant.ranges import OBSERVERS, ActivationSample, rounding_error
 from lmopt.runtime.runner import Runner, to_model_input
 
@@ -140,6 +141,28 @@ class FaceCalibrator:
                 sums[position] = sums[position] + array.sum(axis=0, dtype=np.float64)
         count = len(self.crops(faces))
         return {value: total / count for value, total in zip(values, sums, strict=True)}
+
+    def kernel_inputs(
+        self, graph: Graph, names: Sequence[str], *, faces: int
+    ) -> Mapping[str, Moments]:
+        """Returns the moments of what kernels are multiplied with; see `moments_of`.
+
+        Raises:
+            PassError: There are no faces.
+        """
+        nodes = [graph.node(name) for name in names]
+        values = list(dict.fromkeys(node.inputs[0] for node in nodes))
+        inputs = {node.value for node in graph.inputs}
+        watched = [value for value in values if value not in inputs]
+
+        def operands() -> Iterator[list[NDArray[np.floating]]]:
+            pixels = self._contract.normalize(self.crops(faces))
+            for number, found in enumerate(self.observed(graph, watched, faces)):
+                seen = dict(zip(watched, found, strict=True))
+                batch = pixels[number * _BATCH : (number + 1) * _BATCH]
+                yield [seen.get(node.inputs[0], batch) for node in nodes]
+
+        return moments_of(nodes, operands())
 
     def observed(
         self, graph: Graph, values: Sequence[Value], faces: int, augmented: bool = False

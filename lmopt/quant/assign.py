@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
@@ -16,7 +13,6 @@ from lmopt.ir.ops import (
     BatchNorm,
     Concat,
     Constant,
-    DepthwiseConv2D,
     Dequantize,
     Input,
     Maximum,
@@ -27,14 +23,10 @@ from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.grid import (
     activation_grid,
-    asymmetric_grid,
-    asymmetric_kernel,
     at_least,
-    integer_bias,
     range_of,
-    symmetric_grid,
-    symmetric_kernel,
 )
+from lmopt.quant.weights import KERNEL_AXIS, RoundedKernel, integer_weights, kernel_grid
 from lmopt.target.limits import FIXED_GRIDS, STEP_RATIOS, operand_step
 from lmopt.target.profile import EndType
 
@@ -52,14 +44,6 @@ FIXED_RANGES: Mapping[str, ValueRange] = {
 
 _MARGIN = 1 + 2.0**-10
 """By how much a legal scale stays clear of the limit: scales are rounded to float32."""
-
-KERNEL_AXIS: Mapping[str, int] = {
-    "conv2d": 3,
-    "conv2d_transpose": 3,
-    "depthwise_conv2d": 2,
-    "dense": 1,
-}
-"""The output-channel dimension of each kernel."""
 
 
 def stays_real(graph: Graph, node: Node, scheme: QuantScheme) -> bool:
@@ -172,6 +156,7 @@ def quantize_graph(
     *,
     input_type: EndType = "float32",
     output_type: EndType = "float32",
+    rounded: Mapping[str, RoundedKernel] | None = None,
 ) -> Graph:
     """Returns an integer graph: every value on a grid, every weight stored.
 
@@ -184,6 +169,7 @@ def quantize_graph(
         scheme: Storage type, kernel granularity, what stays real.
         input_type: Element type of the inputs; conversion nodes are put in where it is not storage.
         output_type: Element type of the outputs, likewise.
+        rounded: Kernels that are not rounded to the nearest, by node.
 
     Raises:
         PassError: A batch norm could be folded, or a range is missing.
@@ -203,7 +189,8 @@ def quantize_graph(
             edit.set_type(node.value, stored.type)
             continue
         edit.set_type(node.value, TensorType(scheme.storage, node.results[0].shape, grid))
-        weights = _weights(node, [grids[plan.owner[v]] for v in node.inputs], scheme)
+        operands = [grids[plan.owner[value]] for value in node.inputs]
+        weights = integer_weights(node, operands, scheme, (rounded or {}).get(node.name))
         edit.set_weights(node.name, **weights)
         for position, value in enumerate(node.inputs):
             if (node.name, position) in plan.separated:
@@ -254,7 +241,7 @@ def legal_ranges(
                 continue
             owner = plan.owner[node.value]
             operands = [grids[plan.owner[value]] for value in node.inputs]
-            kernel = _kernel_grid(node, operands[0], scheme) if "kernel" in node.weights else None
+            kernel = kernel_grid(node, operands[0], scheme) if "kernel" in node.weights else None
             least = operand_step(node.op.kind, operands, kernel) / STEP_RATIOS[node.op.kind]
             if grids[owner].scale[0] <= least:
                 narrow = True
@@ -280,66 +267,6 @@ def _grid(
 
 def _constant(node: Node, grid: Quant, scheme: QuantScheme) -> Weight:
     return Weight.of(grid.quantize(node.weight("value").real(), scheme.storage), grid)
-
-
-def _weights(node: Node, operands: Sequence[Quant], scheme: QuantScheme) -> dict[str, Weight]:
-    stored: dict[str, Weight] = {}
-    if "alpha" in node.weights:
-        alpha = node.weight("alpha").real()
-        signed = scheme.storage.kernel is DType.I8
-        stored["alpha"] = symmetric_kernel(alpha, None) if signed else asymmetric_kernel(alpha)
-    if "kernel" not in node.weights:
-        return stored
-    kernel = node.weight("kernel").real()
-    axis, floor = _kernel_slices(node, operands[0], scheme)
-    if scheme.storage.kernel is DType.I8:
-        stored["kernel"] = symmetric_kernel(kernel, axis, floor=floor)
-    else:
-        stored["kernel"] = asymmetric_kernel(kernel, floor=float(floor.max()))
-    grid = stored["kernel"].type.quant
-    if "bias" in node.weights and grid is not None:
-        bias = node.weight("bias").real()
-        stored["bias"] = integer_bias(bias, operands[0], grid, DType.I64)
-        if scheme.storage is not DType.I16 or _sums_fit(node, **stored):
-            stored["bias"] = integer_bias(bias, operands[0], grid)
-    return stored
-
-
-def _sums_fit(node: Node, kernel: Weight, bias: Weight) -> bool:
-    """Returns whether 16-bit operands can do with sums of 32 bits, for which kernels are faster.
-
-    The runtime's depthwise convolution has none of them.
-    """
-    assert kernel.array is not None and bias.array is not None
-    if isinstance(node.op, DepthwiseConv2D):
-        return False
-    terms = np.abs(kernel.array.astype(np.int64)).sum(axis=tuple(range(kernel.array.ndim - 1)))
-    most = -DType.I16.bounds[0] * terms + np.abs(bias.array)
-    return bool(most.max() <= DType.I32.bounds[1])
-
-
-def _kernel_grid(node: Node, operand: Quant, scheme: QuantScheme) -> Quant:
-    kernel = node.weight("kernel").real()
-    axis, floor = _kernel_slices(node, operand, scheme)
-    if scheme.storage.kernel is DType.I8:
-        return symmetric_grid(kernel, axis, floor=floor)
-    return asymmetric_grid(kernel, floor=float(floor.max()))
-
-
-def _kernel_slices(
-    node: Node, operand: Quant, scheme: QuantScheme
-) -> tuple[int | None, NDArray[np.float64]]:
-    """Returns the axis with a scale per slice, or None, and the least scales.
-
-    Below the least, a bias would not fit into 31 bits.
-    """
-    several = isinstance(node.op, DepthwiseConv2D) and node.op.multiplier > 1
-    axis = KERNEL_AXIS[node.op.kind] if scheme.per_channel and not several else None
-    if "bias" not in node.weights:
-        return axis, np.zeros(1)
-    bias = node.weight("bias").real().astype(np.float64)
-    floor = np.abs(bias) / (operand.scale[0] * 2.0**30)
-    return axis, floor if axis is not None else floor.max(keepdims=True)
 
 
 def _requantize(

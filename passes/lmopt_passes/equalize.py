@@ -23,8 +23,9 @@ from lmopt.pipeline.base import (
     Preserves,
     QuantScheme,
 )
-from lmopt.quant.assign import KERNEL_AXIS, plan_grids
+from lmopt.quant.assign import plan_grids
 from lmopt.quant.equalize import ChannelStatistics, even_scales, quiet_scales
+from lmopt.quant.weights import KERNEL_AXIS
 from lmopt_passes.scheme import INT8, UINT8
 
 FACES = 50

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Constant
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import Calibrator, Observer, QuantScheme
+from lmopt.pipeline.base import Calibrator, Observer, QuantScheme, Rounding
 from lmopt.quant.assign import (
     check_quantizable,
     legal_ranges,
     plan_grids,
     quantize_graph,
 )
+from lmopt.quant.rounding import can_round, round_kernel
 from lmopt.quant.segment import stages_of
+from lmopt.quant.weights import RoundedKernel
 from lmopt.target.profile import EndType
 from lmopt_passes.center_output import center, linear_answers, shift_answer
 from lmopt_passes.equalize import equalized
@@ -81,6 +83,7 @@ class PostTraining:
         calibrator: Measures the means of the quantized graph.
         faces: Calibration faces.
         options: Of the pass.
+        rounded: Kernels that are not rounded to the nearest, by node.
     """
 
     graph: Graph
@@ -92,10 +95,17 @@ class PostTraining:
     calibrator: Calibrator
     faces: int
     options: Options
+    rounded: Mapping[str, RoundedKernel] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, graph: Graph, scheme: QuantScheme, calibrator: Calibrator, options: Options
+        cls,
+        graph: Graph,
+        scheme: QuantScheme,
+        calibrator: Calibrator,
+        options: Options,
+        *,
+        rounding: Rounding = "nearest",
     ) -> PostTraining:
         """Calibrates a float graph.
 
@@ -135,7 +145,8 @@ class PostTraining:
         made = cls(
             graph, scheme, ranges, means, centered, tuple(remarks), calibrator, faces, options
         )
-        return made._calibrated_in_sequence()
+        made = made._calibrated_in_sequence()
+        return made if rounding == "nearest" else made._reconstructed()
 
     def _calibrated_in_sequence(self) -> PostTraining:
         """Returns the same with the ranges that later stages of a cascade have behind integers."""
@@ -154,6 +165,27 @@ class PostTraining:
             )
             made, before = replace(made, ranges={**made.ranges, **found}), before | stage
         return made
+
+    def _reconstructed(self) -> PostTraining:
+        """Returns the same with kernels rounded so that what they give errs least."""
+        stored = self._stored(self.graph, "float32", "float32")
+        kernels = [
+            node
+            for node in self.graph.nodes
+            if "kernel" in node.weights and stored.node(node.name).weight("kernel").type.quant
+        ]
+        names = [node.name for node in kernels if can_round(node)]
+        moments = self.calibrator.kernel_inputs(
+            self.graph, names, faces=min(self.faces, MEAN_FACES)
+        )
+        rounded = {
+            name: round_kernel(
+                self.graph.node(name), stored.node(name).weight("kernel"), moments[name]
+            )
+            for name in names
+        }
+        note = f"{len(rounded)} of {len(kernels)} kernels rounded by what they give"
+        return replace(self, rounded=rounded, remarks=(*self.remarks, note))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -203,7 +235,14 @@ class PostTraining:
         return self._stored(edit.done(), self.options.input, self.options.output)
 
     def _stored(self, graph: Graph, input: EndType, output: EndType) -> Graph:
-        return quantize_graph(graph, self.ranges, self.scheme, input_type=input, output_type=output)
+        return quantize_graph(
+            graph,
+            self.ranges,
+            self.scheme,
+            input_type=input,
+            output_type=output,
+            rounded=self.rounded,
+        )
 
 
 def _enough_faces(
