@@ -1,0 +1,323 @@
+"""What TFLite's `benchmark_model` prints, as figures: all its formats since 2019."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+_LOGCAT = re.compile(r"^\d\d-\d\d \d\d:\d\d:\d\d\.\d+ +\d+ +\d+ ([VDIWEF]) \S+ *: ")
+_LEVEL = re.compile(r"^(VERBOSE|INFO|WARN|WARNING|ERROR|FATAL): ")
+_COUNT = re.compile(r"^(Timings \(microseconds\): )?count=(\d+) (.*\bcurr=.*)")
+_TAIL = re.compile(r"^(?:Average inference|Inference) timings in us: (.*)")
+_MEMORY = re.compile(r"^(?:Peak memory footprint|Memory footprint delta).*\(MB\): init=(\S+) overall=(\S+)")
+_APPLIED = re.compile(
+    r"(?P<name>\S+) delegate(?: is explicitly applied)?, (?:and )?the model graph will "
+    r"(?:be (?P<how>completely|partially) executed|not be executed) by the delegate"
+    r"(?: w/ (?P<kernels>\d+) delegate kernels)?"
+)
+_REPLACED = re.compile(
+    r"^Replacing (\d+) out of (\d+) node\(s\) with delegate \((\S+)\) node, yielding (\d+) partition"
+)
+_FAILED_TO_APPLY = re.compile(r"^Failed to apply (.+) delegate\.")
+_TITLE = re.compile(r"^=+ (.+?) =+$")
+_FAILURE = "Benchmarking failed."
+_NAMES = {  # of the three figures in the tails of all years
+    "Init": "init_us",
+    "First inference": "first_us",
+    "Warmup": "warmup_us",
+    "Warmup (avg)": "warmup_us",
+    "Inference": "inference_us",
+    "Inference (avg)": "inference_us",
+    "no stats": "inference_us",
+}
+
+Extent = Literal["completely", "partially", "not"]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Statistics of a row of inferences, in microseconds.
+
+    Attributes:
+        count: Inferences.
+        first, last: Of the first and the last one.
+        low, high, mean, deviation: Over all of them.
+        median: From tools of 2024 on, else None.
+    """
+
+    count: int
+    first: float
+    last: float
+    low: float
+    high: float
+    mean: float
+    deviation: float
+    median: float | None = None
+
+    @property
+    def typical(self) -> float:
+        """Returns the median, or the mean where the tool gives none."""
+        return self.mean if self.median is None else self.median
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A row of the profile: a node, or a whole delegate kernel.
+
+    Units: `start_ms`, `first_ms` and `mean_ms` are milliseconds, `memory_kb` is kilobytes.
+
+    Attributes:
+        kind: As the runtime calls it (CONV_2D, TfLiteNnapiDelegate).
+        name: Its outputs.
+        index: Its place in the graph, where the tool says it.
+        percent: Share of the total.
+        calls: In each inference; 0 in old tools.
+    """
+
+    kind: str
+    start_ms: float
+    first_ms: float
+    mean_ms: float
+    percent: float
+    memory_kb: float
+    calls: int
+    name: str
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one phase went.
+
+    Attributes:
+        operators: In the order they ran.
+        by_kind_ms: Total time of each kind of node, as the tool sums it.
+        nodes: Nodes that ran, as the tool counts them; None in excerpts.
+        timings: Of all nodes together.
+    """
+
+    operators: tuple[Operator, ...] = ()
+    by_kind_ms: tuple[tuple[str, float], ...] = ()
+    nodes: int | None = None
+    timings: Timings | None = None
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """What the tool says became of a delegate that it was to apply.
+
+    Attributes:
+        name: GPU, NNAPI, XNNPACK.
+        extent: How much of the graph the delegate took.
+        kernels: Delegate kernels, where only a part was taken.
+    """
+
+    name: str
+    extent: Extent
+    kernels: int | None = None
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What the runtime says a delegate took.
+
+    Attributes:
+        delegate: Class of the delegate (TfLiteXNNPackDelegate).
+        taken, total: Nodes.
+        partitions: Pieces that the graph falls into.
+    """
+
+    delegate: str
+    taken: int
+    total: int
+    partitions: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a run of the tool says.
+
+    Units: microseconds (`_us`) and megabytes (`_mb`).
+
+    Attributes:
+        init_us, first_us, warmup_us, inference_us: Loading, the first inference, and the means of
+            warm-up and measured inferences, from the closing line; None where it does not say.
+        warmup, runs: Statistics of the two phases.
+        init_mb, overall_mb: Memory after loading and in the end.
+        model_mb: Size of the file.
+        delegations, replacements: What delegates took.
+        accelerators: NNAPI drivers there are, or None where the tool was not to list them.
+        refused: Operators that a delegate does not take, with its reason.
+        ignored_flags: What the tool did not understand.
+        errors: Lines logged as errors.
+        failed: Whether the tool gave up.
+        initialization, inference: Profiles, where asked for.
+    """
+
+    init_us: float | None = None
+    first_us: float | None = None
+    warmup_us: float | None = None
+    inference_us: float | None = None
+    warmup: Timings | None = None
+    runs: Timings | None = None
+    init_mb: float | None = None
+    overall_mb: float | None = None
+    model_mb: float | None = None
+    delegations: tuple[Delegation, ...] = ()
+    replacements: tuple[Replacement, ...] = ()
+    accelerators: tuple[str, ...] | None = None
+    refused: tuple[str, ...] = ()
+    ignored_flags: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    failed: bool = False
+    initialization: Profile | None = None
+    inference: Profile | None = None
+
+    def delegation(self, name: str) -> Delegation | None:
+        """Returns what became of the delegate of that name, or None if it was never applied."""
+        return next((d for d in self.delegations if d.name == name), None)
+
+
+@dataclass
+class _Profiled:
+    """A profile while it is read."""
+
+    operators: list[Operator] = field(default_factory=list)
+    by_kind: list[tuple[str, float]] = field(default_factory=list)
+    nodes: int | None = None
+    timings: Timings | None = None
+
+    def done(self) -> Profile:
+        return Profile(tuple(self.operators), tuple(self.by_kind), self.nodes, self.timings)
+
+
+def parse(text: str) -> Report:
+    """Returns what a run of the tool says; what it does not say stays empty.
+
+    Takes prefixes of log levels and of logcat, and excerpts.
+    """
+    found: dict[str, Any] = {}
+    phases: list[Timings] = []
+    lists: dict[str, list[Any]] = {
+        name: []
+        for name in ("delegations", "replacements", "refused", "ignored_flags", "errors")
+    }
+    profiles: dict[str, _Profiled] = {}
+    for level, line in _lines(text):
+        if level in ("ERROR", "FATAL"):
+            lists["errors"].append(line)
+        if match := _COUNT.match(line):
+            if match[1] is None:
+                phases.append(_timings(match[2], match[3]))
+        elif match := _TAIL.match(line):
+            found.update(_figures(match[1]))
+        elif match := _MEMORY.match(line):
+            found.update(init_mb=float(match[1]), overall_mb=float(match[2]))
+        elif match := re.match(r"The input model file size \(MB\): (\S+)", line):
+            found["model_mb"] = float(match[1])
+        elif match := _APPLIED.search(line):
+            kernels = match["kernels"]
+            lists["delegations"].append(
+                Delegation(match["name"], match["how"] or "not", kernels and int(kernels))
+            )
+        elif match := _REPLACED.match(line):
+            taken, total, partitions = (int(match[k]) for k in (1, 2, 4))
+            lists["replacements"].append(Replacement(match[3], taken, total, partitions))
+        elif match := re.match(r"NNAPI accelerators available: \[(.*)\]", line):
+            found["accelerators"] = tuple(filter(None, match[1].split(",")))
+        elif match := re.match(r"Unconsumed cmdline flags: (.*)", line):
+            lists["ignored_flags"] += match[1].split()
+        elif line == _FAILURE:
+            found["failed"] = True
+        elif _FAILED_TO_APPLY.match(line):
+            lists["errors"].append(line)
+        elif line.endswith("Operation is not supported.") or ": Not supported" in line:
+            lists["refused"].append(line)
+    profiles = _profiles(line for _, line in _lines(text))
+    return Report(
+        **found,
+        **{name: tuple(dict.fromkeys(entries)) for name, entries in lists.items()},
+        warmup=phases[0] if len(phases) > 1 else None,
+        runs=phases[-1] if phases and (len(phases) > 1 or "inference_us" in found) else None,
+        **{name: profile.done() for name, profile in profiles.items()},
+    )
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """Yields every line without its prefixes, and the level they state."""
+    letters = {"E": "ERROR", "F": "FATAL", "W": "WARNING"}
+    for raw in text.splitlines():
+        level, line = "INFO", raw.rstrip()
+        if match := _LOGCAT.match(line):
+            level, line = letters.get(match[1], "INFO"), line[match.end() :]
+        if match := _LEVEL.match(line):
+            level, line = match[1], line[match.end() :]
+        yield level, line
+
+
+def _timings(count: str, rest: str) -> Timings:
+    """Returns statistics; a single inference is printed without its extremes."""
+    values = {key: float(value) for key, value in re.findall(r"(\w+)=(\S+)", rest)}
+    last = values["curr"]
+    return Timings(
+        int(count),
+        values.get("first", last),
+        last,
+        values.get("min", last),
+        values.get("max", last),
+        values.get("avg", last),
+        values.get("std", 0.0),
+        values.get("median"),
+    )
+
+
+def _figures(text: str) -> dict[str, float]:
+    pairs = (entry.rpartition(": ") for entry in text.split(", "))
+    return {_NAMES[name]: float(value) for name, _, value in pairs if name in _NAMES}
+
+
+def _profiles(lines: Iterable[str]) -> dict[str, _Profiled]:
+    """Returns the profiles of both phases, as far as the text holds them."""
+    profiles: dict[str, _Profiled] = {}
+    phase, table = "inference", ""
+    for line in lines:
+        if line.startswith("Profiling Info for Benchmark Initialization"):
+            phase = "initialization"
+        elif line.startswith("Operator-wise Profiling Info for Regular"):
+            phase = "inference"
+        elif match := _TITLE.match(line):
+            table = match[1]
+            profiles.setdefault(phase, _Profiled())
+        elif phase not in profiles:
+            continue
+        elif line.startswith("\t") and "[node type]" not in line.lower():
+            cells = [cell.strip() for cell in line.split("\t")[1:]]
+            if table == "Run Order" and len(cells) == 9:
+                profiles[phase].operators.append(_operator(cells))
+            elif table == "Summary by node type" and len(cells) == 7:
+                profiles[phase].by_kind.append((cells[0], float(cells[2])))
+        elif match := re.match(r"Number of nodes executed: (\d+)", line):
+            profiles[phase].nodes = int(match[1])
+        elif (match := _COUNT.match(line)) and match[1] is not None:
+            profiles[phase].timings = _timings(match[2], match[3])
+    return profiles
+
+
+def _operator(cells: list[str]) -> Operator:
+    numbers = [float(cell.rstrip("%")) for cell in cells[1:7]]
+    start, first, mean, percent, _, memory = numbers
+    name, colon, index = cells[8].rpartition(":")
+    indexed = bool(colon) and index.isdecimal()
+    return Operator(
+        cells[0],
+        start,
+        first,
+        mean,
+        percent,
+        memory,
+        int(cells[7]),
+        (name if indexed else cells[8]).removeprefix("[").removesuffix("]"),
+        int(index) if indexed else None,
+    )
