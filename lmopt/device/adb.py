@@ -31,6 +31,10 @@ _STATES = {
         "the phone has not allowed this computer to debug it",
         "unlock the phone and accept the RSA fingerprint it asks about",
     ),
+    "authorizing": (
+        "the phone has not yet allowed this computer to debug it",
+        "unlock the phone, accept the RSA fingerprint it asks about, and try again",
+    ),
     "offline": (
         "the phone is offline: it does not answer adb",
         "pull the cable and plug it in again, or: adb reconnect offline",
@@ -157,6 +161,7 @@ class Adb:
             if time.monotonic() >= deadline:
                 return False
             if re.fullmatch(r".+:\d+", self.serial):  # over the network nobody plugs it in again
+                _execute(self._program, ["disconnect", self.serial], COMMAND_S)
                 _execute(self._program, ["connect", self.serial], COMMAND_S)
             time.sleep(_POLL_S)
         return True
@@ -271,9 +276,9 @@ def _execute(program: Path, arguments: Sequence[str], timeout_s: float) -> Ran:
             status = process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             raise BackendError(
-                f"adb {arguments[-1] if len(arguments) < 3 else arguments[2]} "
-                f"did not end within {timeout_s:g} s",
-                where=" ".join(arguments[:2]),
+                f"adb {arguments[2 if arguments[0] == '-s' else 0]} did not end within "
+                f"{timeout_s:g} s",
+                where=arguments[1] if arguments[0] == "-s" else str(program),
                 hint="look at the phone; pull the cable and plug it in again",
             ) from error
         finally:

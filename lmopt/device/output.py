@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from lmopt.errors import BackendError
 
 _LOGCAT = re.compile(r"^\d\d-\d\d \d\d:\d\d:\d\d\.\d+ +\d+ +\d+ ([VDIWEF]) \S+ *: ")
 _LEVEL = re.compile(r"^(VERBOSE|INFO|WARN|WARNING|ERROR|FATAL): ")
 _COUNT = re.compile(r"^(Timings \(microseconds\): )?count=(\d+) (.*\bcurr=.*)")
 _TAIL = re.compile(r"^(?:Average inference|Inference) timings in us: (.*)")
-_MEMORY = re.compile(r"^(?:Peak memory footprint|Memory footprint delta).*\(MB\): init=(\S+) overall=(\S+)")
+_MEMORY = re.compile(
+    r"^(?:Peak memory footprint|Memory footprint delta).*\(MB\): init=(\S+) overall=(\S+)"
+)
 _APPLIED = re.compile(
     r"(?P<name>\S+) delegate(?: is explicitly applied)?, (?:and )?the model graph will "
     r"(?:be (?P<how>completely|partially) executed|not be executed) by the delegate"
     r"(?: w/ (?P<kernels>\d+) delegate kernels)?"
 )
 _REPLACED = re.compile(
-    r"^Replacing (\d+) out of (\d+) node\(s\) with delegate \((\S+)\) node, yielding (\d+) partition"
+    r"^Replacing (\d+) out of (\d+) node\(s\) with delegate \((\S+)\) node, "
+    r"yielding (\d+) partition"
 )
+_SIZE = re.compile(r"^The input model file size \(MB\): (\S+)")
+_ACCELERATORS = re.compile(r"^NNAPI accelerators available: \[(.*)\]")
+_IGNORED = re.compile(r"^Unconsumed cmdline flags: (.*)")
 _FAILED_TO_APPLY = re.compile(r"^Failed to apply (.+) delegate\.")
 _TITLE = re.compile(r"^=+ (.+?) =+$")
 _FAILURE = "Benchmarking failed."
@@ -34,6 +42,11 @@ _NAMES = {  # of the three figures in the tails of all years
 }
 
 Extent = Literal["completely", "partially", "not"]
+_EXTENTS: Mapping[str | None, Extent] = {
+    "completely": "completely",
+    "partially": "partially",
+    None: "not",
+}
 
 
 @dataclass(frozen=True)
@@ -197,52 +210,64 @@ def parse(text: str) -> Report:
     """Returns what a run of the tool says; what it does not say stays empty.
 
     Takes prefixes of log levels and of logcat, and excerpts.
+
+    Raises:
+        BackendError: A line begins as the tool's do and goes on as none of them.
     """
-    found: dict[str, Any] = {}
-    phases: list[Timings] = []
-    lists: dict[str, list[Any]] = {
-        name: []
-        for name in ("delegations", "replacements", "refused", "ignored_flags", "errors")
-    }
-    profiles: dict[str, _Profiled] = {}
-    for level, line in _lines(text):
-        if level in ("ERROR", "FATAL"):
-            lists["errors"].append(line)
-        if match := _COUNT.match(line):
-            if match[1] is None:
-                phases.append(_timings(match[2], match[3]))
-        elif match := _TAIL.match(line):
-            found.update(_figures(match[1]))
-        elif match := _MEMORY.match(line):
-            found.update(init_mb=float(match[1]), overall_mb=float(match[2]))
-        elif match := re.match(r"The input model file size \(MB\): (\S+)", line):
-            found["model_mb"] = float(match[1])
-        elif match := _APPLIED.search(line):
-            kernels = match["kernels"]
-            lists["delegations"].append(
-                Delegation(match["name"], match["how"] or "not", kernels and int(kernels))
-            )
-        elif match := _REPLACED.match(line):
-            taken, total, partitions = (int(match[k]) for k in (1, 2, 4))
-            lists["replacements"].append(Replacement(match[3], taken, total, partitions))
-        elif match := re.match(r"NNAPI accelerators available: \[(.*)\]", line):
-            found["accelerators"] = tuple(filter(None, match[1].split(",")))
-        elif match := re.match(r"Unconsumed cmdline flags: (.*)", line):
-            lists["ignored_flags"] += match[1].split()
-        elif line == _FAILURE:
-            found["failed"] = True
-        elif _FAILED_TO_APPLY.match(line):
-            lists["errors"].append(line)
-        elif line.endswith("Operation is not supported.") or ": Not supported" in line:
-            lists["refused"].append(line)
-    profiles = _profiles(line for _, line in _lines(text))
-    return Report(
-        **found,
-        **{name: tuple(dict.fromkeys(entries)) for name, entries in lists.items()},
-        warmup=phases[0] if len(phases) > 1 else None,
-        runs=phases[-1] if phases and (len(phases) > 1 or "inference_us" in found) else None,
-        **{name: profile.done() for name, profile in profiles.items()},
+    lines = list(_lines(text))
+    try:
+        return _parse(lines)
+    except (ValueError, KeyError) as error:
+        raise BackendError(f"the tool's output is garbled: {error}") from error
+
+
+def _parse(lines: list[tuple[str, str]]) -> Report:
+    found = Report(
+        errors=tuple(line for level, line in lines if level in ("ERROR", "FATAL")),
+        failed=any(line == _FAILURE for _, line in lines),
     )
+    phases: list[Timings] = []
+    for _, line in lines:
+        if (match := _COUNT.match(line)) and match[1] is None:
+            phases.append(_timings(match[2], match[3]))
+        else:
+            found = _with(found, line)
+    profiles = _profiles(line for _, line in lines)
+    complete = found.inference_us is not None
+    return replace(
+        found,
+        warmup=phases[0] if len(phases) > 1 else None,
+        # A lone row of inferences is the warm-up's, unless the closing line follows it.
+        runs=phases[-1] if len(phases) > 1 or (phases and complete) else None,
+        **{phase: profile.done() for phase, profile in profiles.items()},
+    )
+
+
+def _with(report: Report, line: str) -> Report:
+    """Returns a report and what one line adds to it."""
+    if match := _TAIL.match(line):
+        return replace(report, **_figures(match[1]))
+    if match := _MEMORY.match(line):
+        return replace(report, init_mb=float(match[1]), overall_mb=float(match[2]))
+    if match := _SIZE.match(line):
+        return replace(report, model_mb=float(match[1]))
+    if match := _APPLIED.search(line):
+        kernels = None if match["kernels"] is None else int(match["kernels"])
+        applied = Delegation(match["name"], _EXTENTS[match["how"]], kernels)
+        return replace(report, delegations=(*report.delegations, applied))
+    if match := _REPLACED.match(line):
+        taken, total, partitions = (int(match[k]) for k in (1, 2, 4))
+        entry = Replacement(match[3], taken, total, partitions)
+        return replace(report, replacements=(*report.replacements, entry))
+    if match := _ACCELERATORS.match(line):
+        return replace(report, accelerators=tuple(filter(None, match[1].split(","))))
+    if match := _IGNORED.match(line):
+        return replace(report, ignored_flags=tuple(match[1].split()))
+    if _FAILED_TO_APPLY.match(line) and line not in report.errors:
+        return replace(report, errors=(*report.errors, line))
+    if line.endswith("Operation is not supported."):
+        return replace(report, refused=(*report.refused, line))
+    return report
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
@@ -273,14 +298,14 @@ def _timings(count: str, rest: str) -> Timings:
     )
 
 
-def _figures(text: str) -> dict[str, float]:
+def _figures(text: str) -> dict[str, Any]:
     pairs = (entry.rpartition(": ") for entry in text.split(", "))
     return {_NAMES[name]: float(value) for name, _, value in pairs if name in _NAMES}
 
 
-def _profiles(lines: Iterable[str]) -> dict[str, _Profiled]:
+def _profiles(lines: Iterable[str]) -> dict[str, Any]:
     """Returns the profiles of both phases, as far as the text holds them."""
-    profiles: dict[str, _Profiled] = {}
+    profiles: dict[str, Any] = {}
     phase, table = "inference", ""
     for line in lines:
         if line.startswith("Profiling Info for Benchmark Initialization"):

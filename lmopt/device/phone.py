@@ -123,9 +123,7 @@ class Reading:
         """Returns why a latency taken in this state is not what the phone can do."""
         found = []
         capped = [
-            cpu
-            for cpu, khz in self.allowed_khz.items()
-            if khz < _CAPPED * self.max_khz.get(cpu, 0)
+            cpu for cpu, khz in self.allowed_khz.items() if khz < _CAPPED * self.max_khz.get(cpu, 0)
         ]
         if capped:
             worst = min(capped, key=lambda cpu: self.allowed_khz[cpu] / self.max_khz[cpu])
@@ -212,7 +210,9 @@ def _temperature(text: str) -> float | None:
     found = []
     for kind, value in re.findall(r"^zone (\S+) (-?\d+)$", text, re.MULTILINE):
         # Thousandths by the kernel's convention; some vendors report whole degrees or tenths.
-        degrees = int(value) / next(unit for unit in (1, 10, 1000, 10**9) if int(value) < 150 * unit)
+        degrees = int(value) / next(
+            unit for unit in (1, 10, 1000, 10**9) if int(value) < 150 * unit
+        )
         if _CPU_ZONE.search(kind) and _MATTERS_C[0] < degrees < _MATTERS_C[1]:
             found.append(degrees)
     if found:
@@ -226,5 +226,5 @@ def _per_cpu(text: str, name: str) -> dict[int, int]:
 
 
 def _entries(text: str, name: str) -> list[tuple[int, str]]:
-    found = re.findall(rf"^{_CPU}/cpu(\d+)/cpufreq/{name} (\S+)$", text, re.MULTILINE)
+    found = re.findall(rf"/cpu(\d+)/cpufreq/{name} (\S+)$", text, re.MULTILINE)
     return sorted((int(cpu), value) for cpu, value in found)

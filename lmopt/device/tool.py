@@ -62,7 +62,9 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.engine not in _DELEGATES:
-            raise UsageError(f"no {self.engine} engine is measured on a phone", where="--device adb")
+            raise UsageError(
+                f"no {self.engine} engine is measured on a phone", where="--device adb"
+            )
 
     @property
     def flags(self) -> tuple[str, ...]:
