@@ -65,7 +65,5 @@ def _unlikeness(target: Target, phone: Phone) -> float:
         return _UNLIKE
     rate = max(phone.max_khz.values()) / 1e6 * _MACS_PER_CLOCK
     apart = abs(math.log(peaks["peak_f32"].value / rate))
-    dots = "peak_i8" in peaks and (
-        peaks["peak_i8"].value / peaks["peak_f32"].value > _DOT_PRODUCTS
-    )
+    dots = "peak_i8" in peaks and (peaks["peak_i8"].value / peaks["peak_f32"].value > _DOT_PRODUCTS)
     return apart + (_UNLIKE if dots != phone.dot_products else 0.0)

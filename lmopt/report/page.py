@@ -32,6 +32,7 @@ def page(result: OptimizeResult, plot: bytes, strips: Sequence[Strip]) -> str:
         where=summary.where(result),
         estimated=summary.is_estimated(result),
         busy=bool(result.environment.get("busy")),
+        doubts=result.environment.get("doubts", ()),
         recommendation=summary.recommendation(result),
         plot=_base64(plot),
         columns=summary.columns(result),
