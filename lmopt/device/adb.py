@@ -18,8 +18,8 @@ from lmopt.errors import BackendError, UsageError
 DEVICE = "adb"
 """The word of `--device` for a phone; `adb:SERIAL` names one."""
 PROGRAM_VARIABLE = "LMOPT_ADB"
-START_S, COMMAND_S = 30.0, 30.0
-_POLL_S = 0.5
+COMMAND_S = 30.0
+_POLL_S = 0.2
 _MARK = "lmopt-exit"
 _GONE = re.compile(
     r"device '.*' not found|no devices/emulators found|device offline|error: closed"
@@ -105,7 +105,7 @@ class Adb:
             BackendError: It did not end in time; it may still run on the phone.
         """
         # Old phones do not tell the exit status through adb, and close silently when cut.
-        wrapped = f"{{ {command}\n}} 2>&1 </dev/null; echo; echo {_MARK} $?"
+        wrapped = f"( {command}\n) 2>&1 </dev/null; s=$?; echo; echo {_MARK} $s"
         done = self._run("shell", wrapped, timeout_s=timeout_s)
         text, mark, status = done.output.replace("\r\n", "\n").rpartition(f"\n{_MARK} ")
         if not mark or not status.strip().isdecimal():
@@ -247,14 +247,14 @@ def _program() -> Path:
 
 
 def _listed(program: Path) -> list[Listed]:
-    started = _execute(program, ["start-server"], START_S)
-    if started.status != 0:
+    done = _execute(program, ["devices"], COMMAND_S)
+    if done.status != 0:
         raise BackendError(
-            f"adb's server does not start: {_last_line(started.output)}",
+            f"adb's server does not start: {_last_line(done.output)}",
             where=str(program),
             hint="another one may hold its port: adb kill-server",
         )
-    lines = _execute(program, ["devices"], COMMAND_S).output.splitlines()
+    lines = done.output.splitlines()
     rows = [line.split("\t", 1) for line in lines if "\t" in line]
     return [Listed(serial, _state(text)) for serial, text in rows]
 

@@ -29,7 +29,7 @@ _SIZE = re.compile(r"^The input model file size \(MB\): (\S+)")
 _ACCELERATORS = re.compile(r"^NNAPI accelerators available: \[(.*)\]")
 _IGNORED = re.compile(r"^Unconsumed cmdline flags: (.*)")
 _FAILED_TO_APPLY = re.compile(r"^Failed to apply (.+) delegate\.")
-_TITLE = re.compile(r"^=+ (.+?) =+$")
+_TITLE = re.compile(r"^=+ (Run Order|Top by Computation Time|Summary by node type) =+$")
 _FAILURE = "Benchmarking failed."
 _NAMES = {  # of the three figures in the tails of all years
     "Init": "init_us",

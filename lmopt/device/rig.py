@@ -45,21 +45,23 @@ class Rig:
         self.return_s = return_s
         self._tool = tool
         host = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
-        self._prefix = f"{ROOT}/lmopt-{host}-"
-        self.folder = f"{self._prefix}{os.getpid()}"
+        self._prefix = f"lmopt-{host}-"
+        self.folder = f"{ROOT}/{self._prefix}{os.getpid()}"
         self.pins = True
 
     def __enter__(self) -> Self:
-        self._sweep()
-        made = self.adb.shell(quoted("mkdir", "-p", self.folder))
-        if made.status != 0:
+        there = self.adb.shell(
+            f"{quoted('mkdir', '-p', self.folder)} && cd {ROOT} && ls -d {self._prefix}*"
+        )
+        if there.status != 0:
             raise BackendError(
-                f"no folder can be made on the phone: {made.output.strip()}", where=self.folder
+                f"no folder can be made on the phone: {there.output.strip()}", where=self.folder
             )
         try:
+            self._sweep(there.output.split())
             self.adb.push(self._tool.path, self._at(_PROGRAM))
-            self.adb.shell(quoted("chmod", "755", self._at(_PROGRAM)))
-            self.pins = self.adb.shell("command -v taskset").status == 0
+            ready = f"{quoted('chmod', '755', self._at(_PROGRAM))}; command -v taskset"
+            self.pins = self.adb.shell(ready).status == 0
         except BaseException:
             self._clear()
             raise
@@ -137,28 +139,33 @@ class Rig:
     def _at(self, name: str) -> str:
         return f"{self.folder}/{name}"
 
-    def _stop(self) -> None:
-        """Ends the tool if it still runs; another process that has its number by now does not."""
-        self.adb.shell(
+    @property
+    def _ending(self) -> str:
+        """Returns the command that ends the tool, and no other process that has its number now."""
+        return (
             f"p=$(cat {quoted(self._at('pid'))}) && grep -q {_PROGRAM} /proc/$p/cmdline "
             "&& kill -9 $p"
         )
 
+    def _stop(self) -> None:
+        self.adb.shell(self._ending)
+
     def _clear(self) -> None:
+        clearing = f"{self._ending}; {quoted('rm', '-rf', self.folder)}"
         # The phone may be gone for good; the next run's sweep then does this.
         with suppress(BackendError):
-            if self.adb.wait_until_back(self.return_s):
-                self._stop()
-                self.adb.shell(quoted("rm", "-rf", self.folder))
+            try:
+                self.adb.shell(clearing)
+            except DeviceLostError:
+                if self.adb.wait_until_back(self.return_s):
+                    self.adb.shell(clearing)
 
-    def _sweep(self) -> None:
+    def _sweep(self, left: Sequence[str]) -> None:
         """Removes folders of runs of this host that have ended."""
-        listed = self.adb.shell(f"ls -d {self._prefix}*").output.split()
-        left = [place for place in listed if place.startswith(self._prefix)]
-        for place in left:
-            owner = place.removeprefix(self._prefix)
+        for name in left:
+            owner = name.removeprefix(self._prefix)
             if owner.isdecimal() and not _runs(int(owner)):
-                self.adb.shell(quoted("rm", "-rf", place))
+                self.adb.shell(quoted("rm", "-rf", f"{ROOT}/{name}"))
 
 
 def _runs(pid: int) -> bool:

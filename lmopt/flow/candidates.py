@@ -127,7 +127,7 @@ def measure_all(
 ) -> dict[harness.Key, Measurement]:
     """Returns measurements by file digest and thread count; equal files are measured once."""
     files = {trained.digest: Path(trained.model) for trained in made}
-    if request.threads is not None:
+    if request.threads is not None and not is_phone(request.device):
         threads: tuple[int, ...] = (request.threads,)
     else:
         wanted = target.threads if target.name == HOST else (1, 2)
@@ -142,7 +142,7 @@ class OnPhone:
     Attributes:
         run: Latencies, and why a file has none.
         outputs: How far its answers are from this host's.
-        wrong: Files whose answers are elsewhere altogether, or that the phone was lost with.
+        wrong: Files whose answers are elsewhere altogether.
     """
 
     run: PhoneRun
@@ -151,12 +151,25 @@ class OnPhone:
 
     def best(self, digest: str) -> Measurement:
         """Returns the measurement at the fastest thread count; raises BackendError for none."""
-        failures = [error for (name, _), error in self.run.failures.items() if name == digest]
         if digest in self.wrong:
             raise self.wrong[digest]
-        if not any(name == digest for name, _ in self.run.measurements):
-            raise failures[0]
-        return harness.best(self.run.measurements, digest)
+        if any(name == digest for name, _ in self.run.measurements):
+            return harness.best(self.run.measurements, digest)
+        raise next(error for (name, _), error in self.run.failures.items() if name == digest)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Returns what the comparison of answers found, over all files."""
+        found = [c for c in self.outputs.values() if c.faces]
+        none = dict.fromkeys(str(c) for c in self.outputs.values() if not c.faces)
+        if not found:
+            return tuple(none)
+        largest = max(c.largest_px for c in found)
+        return (
+            f"outputs of {len(found)} files on {found[0].faces} faces are at most {largest:.3f} px "
+            "from this host's",
+            *none,
+        )
 
     def notes(self, digest: str) -> tuple[str, ...]:
         """Returns what is to be said of a file on the phone beside its latency."""
@@ -221,7 +234,15 @@ class Timing:
         self._measured = measured
         self._baseline = harness.best(measured, baseline.digest)
         self._phone = phone
-        self._phone_baseline = None if phone is None else phone.best(baseline.digest)
+        try:
+            self._phone_baseline = None if phone is None else phone.best(baseline.digest)
+        except BackendError as error:
+            raise BackendError(
+                f"the phone does not run the float baseline, which others are compared with: "
+                f"{error.what}",
+                where=error.where,
+                hint="name a target whose engine takes it; everything made so far is kept",
+            ) from error
 
     def candidate(self, trained: Trained) -> Candidate:
         """Returns the candidate; raises BackendError when the target cannot run it at all."""

@@ -154,7 +154,7 @@ def _phone_facts(cable: Cabled, phone: OnPhone) -> dict[str, object]:
     return {
         "phone": cable.phone.to_json(),
         "phone_tool": str(cable.tool),
-        "phone_notes": list(cable.notes),
+        "phone_notes": [*cable.notes, *phone.compared],
         "phone_conditions": None if not conditions else asdict(conditions[0]),
         "doubts": list(dict.fromkeys(doubt for m in found for doubt in m.doubts)),
     }

@@ -17,7 +17,8 @@ from lmopt.device.matching import accelerator_of, is_of, matching
 from lmopt.device.phone import Phone, describe
 from lmopt.device.rig import Rig
 from lmopt.device.tool import Setting, Tool, find_tool
-from lmopt.errors import BackendError
+from lmopt.errors import BackendError, UsageError
+from lmopt.flow.host_profile import HOST
 from lmopt.latency.phone import PhoneBench
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.target.profile import Target
@@ -111,6 +112,12 @@ def cabled(device: str, target: Target | None, tool: Path | None) -> Cabled:
         UsageError: Several phones, no profile for this one, or one that no phone can measure.
         InputError: The tool is none, or the phone lacks the profile's accelerator.
     """
+    if target is not None and target.name == HOST:
+        raise UsageError(
+            "this host is no phone",
+            where="--target",
+            hint="name a phone's profile, or none for the profile of the phone that is there",
+        )
     adb = connect(serial_of(device))
     phone = describe(adb)
     profile = matching(phone) if target is None else target
@@ -148,8 +155,8 @@ def compare_outputs(
             return OutputsCompared(reason=error.what)
         if answers is None:
             return OutputsCompared(
-                reason="this benchmark_model is too old: it does not know "
-                "--input_layer_value_files and --output_filepath"
+                reason=f"{bench.tool} is too old: it does not know --input_layer_value_files and "
+                "--output_filepath"
             )
         found = np.concatenate([loaded.landmarks_in(answer) for answer in answers])
     return _compared(found, wanted, contract, where)

@@ -31,7 +31,8 @@ class OptimizeRequest:
         device: Where latency on the front comes from: `host` measures here whatever the target,
             `auto` measures when the target is this host and estimates otherwise, `adb` or
             `adb:SERIAL` measures on a phone.
-        threads: CPU threads to measure with; None tries those the target names.
+        threads: CPU threads to measure with, on the phone where there is one; None tries those the
+            target names.
         effort: Factor on the epochs of the target's own pipelines.
         seed: Of everything random.
         input: Element type that quantized files take; None leaves it to the pipelines, or for the

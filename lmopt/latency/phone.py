@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lmopt.device.adb import DeviceLostError
 from lmopt.device.output import Profile, Report, parse
-from lmopt.device.phone import Phone, Reading, busy_cores, read
+from lmopt.device.phone import Phone, Reading, busy_cores, read, temperature
 from lmopt.device.rig import Rig
 from lmopt.device.tool import Setting, Tool, check
 from lmopt.errors import BackendError, InputError
@@ -98,6 +98,7 @@ class PhoneBench:
     Attributes:
         phone: What it is.
         setting: The engine.
+        tool: What runs there.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class PhoneBench:
         self.phone = phone
         self.setting = setting
         self._rig = rig
-        self._tool = tool
+        self.tool = tool
         self._target = target
         self._length = visit or Visit()
         self._cooling = cooling or Cooling()
@@ -300,10 +301,12 @@ class PhoneBench:
 
     def _cool(self, start_c: float | None) -> None:
         """Waits until the phone is about as cool as it was, or the time for that is up."""
+        if start_c is None:
+            return
         limits, waited = self._cooling, 0.0
         while True:
-            now = read(self._rig.adb).temperature_c
-            if start_c is None or now is None or now <= start_c + limits.rise_c:
+            now = temperature(self._rig.adb)
+            if now is None or now <= start_c + limits.rise_c:
                 return
             if waited >= limits.visit_s or self._waited_s >= limits.total_s:
                 self._hot = max(self._hot or now, now)
@@ -333,7 +336,7 @@ class PhoneBench:
             per_round=1,
             warmup=int(np.median([v.warmup.count if v.warmup else 0 for v in visits])),
             threads=threads,
-            tool=f"{self._tool}, {'median' if medians else 'mean'} of each run",
+            tool=f"{self.tool}, {'median' if medians else 'mean'} of each run",
             where=f"{self.phone}, {self.setting}",
             session=session,
             other_load=load or 0.0,

@@ -209,10 +209,11 @@ class Device:
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def pull_cable(self) -> None:
-        assert self._listener is not None
-        # A blocked accept keeps a closed listener alive.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        if self._listener is not None:
+            # A blocked accept keeps a closed listener alive.
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
         for connection in self._connections:
             try:
                 connection.cut()

@@ -172,8 +172,8 @@ def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) ->
     pick, base = summary.recommended(result), result.baseline
     if result.environment.get("busy"):
         note("note: other work kept this machine busy meanwhile; latencies may be high")
-    for doubt in result.environment.get("doubts", ()):
-        note(f"note: the phone: {doubt}")
+    for text in (*result.environment.get("phone_notes", ()), *result.environment.get("doubts", ())):
+        note(f"note: the phone: {text}")
     typer.echo(f"next: {summary.recommendation(result)}")
     typer.echo(f"  {pick.trained.saved_models or pick.trained.model}")
     faces = "".join(f" --data {path}" for path in request.data)
