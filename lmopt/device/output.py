@@ -18,9 +18,10 @@ _MEMORY = re.compile(
 )
 _APPLIED = re.compile(
     r"(?P<name>\S+) delegate(?: is explicitly applied)?, (?:and )?the model graph will "
-    r"(?:be (?P<how>completely|partially) executed|not be executed) by the delegate"
+    r"(?:be (?P<how>completely|partially) executed|not be executed) (?:by|w/) the delegate"
     r"(?: w/ (?P<kernels>\d+) delegate kernels)?"
 )
+_APPLIED_BEFORE_2020 = re.compile(r"^Applied (\S+) delegate\.$")
 _REPLACED = re.compile(
     r"^Replacing (\d+) out of (\d+) node\(s\) with delegate \((\S+)\) node, "
     r"yielding (\d+) partition"
@@ -41,7 +42,7 @@ _NAMES = {  # of the three figures in the tails of all years
     "no stats": "inference_us",
 }
 
-Extent = Literal["completely", "partially", "not"]
+Extent = Literal["completely", "partially", "not", "unknown"]
 _EXTENTS: Mapping[str | None, Extent] = {
     "completely": "completely",
     "partially": "partially",
@@ -123,7 +124,7 @@ class Delegation:
 
     Attributes:
         name: GPU, NNAPI, XNNPACK.
-        extent: How much of the graph the delegate took.
+        extent: How much of the graph the delegate took; tools before 2020 do not say it.
         kernels: Delegate kernels, where only a part was taken.
     """
 
@@ -254,6 +255,9 @@ def _with(report: Report, line: str) -> Report:
     if match := _APPLIED.search(line):
         kernels = None if match["kernels"] is None else int(match["kernels"])
         applied = Delegation(match["name"], _EXTENTS[match["how"]], kernels)
+        return replace(report, delegations=(*report.delegations, applied))
+    if match := _APPLIED_BEFORE_2020.match(line):
+        applied = Delegation(match[1], "unknown")
         return replace(report, delegations=(*report.delegations, applied))
     if match := _REPLACED.match(line):
         taken, total, partitions = (int(match[k]) for k in (1, 2, 4))

@@ -212,6 +212,8 @@ def _delegation_notes(report: Report, setting: Setting, where: str) -> tuple[str
             f"{name} took {taken.taken} of {taken.total} nodes in {taken.partitions} parts, "
             f"the CPU's built-in kernels the rest{refused}",
         )
+    if said is not None and said.extent == "unknown" and taken is None:
+        return (f"this old tool does not say how much of the model {name} took",)
     if said is not None and said.extent == "partially":
         parts = "" if said.kernels is None else f", in {said.kernels} parts"
         return (f"{name} took a part of the model{parts}; the CPU ran the rest{refused}",)

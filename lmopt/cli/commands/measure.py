@@ -95,7 +95,7 @@ def measure(
             f"{m.p50:.3f}",
             f"{low:.3f} .. {high:.3f}",
             f"{m.p90:.3f}",
-            str(len(m.samples_ms)),
+            str(len(m.samples_ms) if m.conditions is None else m.conditions.inferences),
         )
     console().print(shown)
     for count, speedup in found.speedups.items():

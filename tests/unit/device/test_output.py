@@ -236,6 +236,20 @@ def test_closing_lines_of_all_years(year: int) -> None:
     assert found.runs == Timings(3, 7, 7, 7, 7, 7, 0)
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (
+            "Applied GPU delegate, and the model graph will be completely executed w/ the delegate.",
+            Delegation("GPU", "completely"),
+        ),
+        ("Applied NNAPI delegate.", Delegation("NNAPI", "unknown")),
+    ],
+)
+def test_delegates_as_tools_of_2019_and_2020_report_them(line: str, found: Delegation) -> None:
+    assert parse(line).delegations == (found,)
+
+
 def test_a_lone_row_without_its_closing_line_is_the_warm_up() -> None:
     assert parse("count=3 first=1 curr=2 min=1 max=2 avg=1.5 std=0").runs is None
 

@@ -77,6 +77,11 @@ def test_a_part_on_the_cpu_is_said() -> None:
     assert said == "NNAPI took a part of the model, in 44 parts; the CPU ran the rest"
 
 
+def test_a_tool_that_does_not_say_how_much_was_taken_is_noted() -> None:
+    (said,) = judged("Applied GPU delegate.\n", GPU)
+    assert said == "this old tool does not say how much of the model GPU took"
+
+
 def test_the_cpu_without_xnnpack_is_said() -> None:
     (said,) = judged(unused("XNNPACK"), CPU)
     assert said == "XNNPACK took nothing of the model: the built-in kernels ran it"
