@@ -240,7 +240,8 @@ def test_closing_lines_of_all_years(year: int) -> None:
     ("line", "found"),
     [
         (
-            "Applied GPU delegate, and the model graph will be completely executed w/ the delegate.",
+            "Applied GPU delegate, and the model graph will be completely executed w/ the "
+            "delegate.",
             Delegation("GPU", "completely"),
         ),
         ("Applied NNAPI delegate.", Delegation("NNAPI", "unknown")),
