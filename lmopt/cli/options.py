@@ -57,6 +57,15 @@ TargetOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", metavar="N", help="CPU threads; default the best.")
 ]
+BenchmarkModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--benchmark-model",
+        metavar="FILE",
+        help="TFLite's benchmark tool for the phone; default $LMOPT_BENCHMARK_MODEL, the cache.",
+        show_default=False,
+    ),
+]
 RunFolderOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET.")
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmopt.errors import BackendError, PassError
+from lmopt.device.adb import is_phone
+from lmopt.errors import BackendError, PassError, UsageError
 from lmopt.exploration.candidate import Candidate, Trained
 from lmopt.exploration.storage import StorageComparison, StorageRow
 from lmopt.flow import events
@@ -30,11 +31,17 @@ def compare_storage(request: OptimizeRequest, listen: Listener = ignore) -> Stor
         listen: Receives progress events.
 
     Raises:
-        UsageError: Unknown detector or target.
+        UsageError: Unknown detector or target, or a phone.
         InputError: Data, contract or model that cannot be used.
         PassError: The float file cannot be made.
         BackendError: The float file fails, or measuring does.
     """
+    if is_phone(request.device):
+        raise UsageError(
+            "storage forms alone are not measured on a phone",
+            where="--device",
+            hint="lmopt optimize --device adb measures them with its candidates",
+        )
     target = load_target(request.target)
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()

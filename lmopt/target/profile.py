@@ -104,6 +104,22 @@ class Ends:
 
 
 @dataclass(frozen=True)
+class DeviceNames:
+    """How a phone on a cable is known to be the device of a profile.
+
+    Attributes:
+        names: What its system calls chip or board, in lower case.
+        accelerator: The NNAPI driver that the profile means, where it means one.
+        kind, source: How that is known, and where from.
+    """
+
+    names: frozenset[str]
+    accelerator: str | None
+    kind: NumberKind
+    source: str
+
+
+@dataclass(frozen=True)
 class Target:
     """A device and the engine on it that runs the model.
 
@@ -122,6 +138,7 @@ class Target:
         forms: What is to be said about every form the profile names.
         limits: Bounds on graphs, by name.
         ends: Preferred inputs and outputs of quantized files, or None.
+        device: How the device is known on a cable, or None where it is no phone.
     """
 
     name: str
@@ -138,6 +155,7 @@ class Target:
     forms: Mapping[StorageForm, FormRule] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     ends: Ends | None = None
+    device: DeviceNames | None = None
 
     def rule(self, form: StorageForm) -> FormRule:
         """Returns what holds for a form; a profile that does not name it decides by its storage."""

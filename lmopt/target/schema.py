@@ -41,6 +41,12 @@ A target file holds::
     kind = "sourced"
     source = "..."
 
+    [device]                        # how a phone on a cable is known to be this one
+    names = ["kirin980"]            # what its system calls chip or board, in lower case
+    accelerator = "neuron-ann"      # NNAPI driver, for engine npu
+    kind = "sourced"
+    source = "..."
+
 `storage` also orders the forms: the first legal one is what `lmopt optimize` aims at.
 """
 
@@ -57,6 +63,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lmopt.errors import InputError
 from lmopt.ir.ops import OPS
 from lmopt.target.profile import (
+    DeviceNames,
     Ends,
     EndType,
     Engine,
@@ -152,6 +159,11 @@ class _Ends(_Stated):
     output: EndType
 
 
+class _Device(_Stated):
+    names: list[str] = Field(min_length=1)
+    accelerator: str | None = None
+
+
 class _TargetFile(_Strict):
     title: str = Field(min_length=1)
     engine: Engine
@@ -166,6 +178,7 @@ class _TargetFile(_Strict):
     forms: dict[StorageForm, _Form] = {}
     limits: dict[str, _Limit] = {}
     ends: _Ends | None = None
+    device: _Device | None = None
 
 
 _TABLES: Mapping[str, type[BaseModel]] = {
@@ -174,6 +187,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "forms": _Form,
     "limits": _Limit,
     "ends": _Ends,
+    "device": _Device,
 }
 
 
@@ -228,6 +242,7 @@ def read_target(text: str, name: str, where: str) -> Target:
         forms={form: FormRule(**rule.model_dump()) for form, rule in file.forms.items()},
         limits={key: _read_limit(limit) for key, limit in file.limits.items()},
         ends=None if file.ends is None else Ends(**file.ends.model_dump()),
+        device=None if file.device is None else _read_device(file.device),
     )
 
 
@@ -269,6 +284,11 @@ def _read_limit(limit: _Limit) -> Limit:
     if isinstance(limit.value, list):
         return Limit(0.0, tuple(limit.value), limit.kind, limit.source)
     return Limit(limit.value, (), limit.kind, limit.source)
+
+
+def _read_device(device: _Device) -> DeviceNames:
+    names = frozenset(name.lower() for name in device.names)
+    return DeviceNames(names, device.accelerator, device.kind, device.source)
 
 
 def _known(got: str, known: Any, what: str, where: str) -> None:
