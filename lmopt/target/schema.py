@@ -41,6 +41,33 @@ A target file holds::
     kind = "sourced"
     source = "..."
 
+    [[clusters]]                    # cores of a CPU, fastest first
+    core = "Cortex-A77"
+    cores = 4
+    ghz = 2.0
+    macs_per_cycle = { f32 = 8, f16 = 16, i8 = 32 }
+    caches = "64 KiB + 64 KiB L1"   # leave out where nothing is known
+    kind = "sourced"
+    source = "..."
+
+    [fusion]                        # what runs within the kernel of a neighbour
+    activations = ["relu", "relu6"]
+    into = ["conv2d", "depthwise_conv2d"]
+    pads = true                     # padding within the convolution behind it
+    sums = false                    # an addition within the convolution before it
+    kind = "sourced"
+    source = "..."
+
+    [experience]                    # what the quantities were fitted on: estimates beyond say so
+    networks = 5
+    framework = "Paddle-Lite 2.11"
+    macs = [56e6, 4.1e9]
+    storages = ["f32", "i8"]
+    works = ["pointwise", "square", "window", "depthwise", "dense", "memory"]
+    threads = [1]
+    kind = "sourced"
+    source = "..."
+
 `storage` also orders the forms: the first legal one is what `lmopt optimize` aims at.
 """
 
@@ -48,7 +75,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,10 +84,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lmopt.errors import InputError
 from lmopt.ir.ops import OPS
 from lmopt.target.profile import (
+    Cluster,
     Ends,
     EndType,
     Engine,
+    Experience,
     FormRule,
+    Fusion,
     Limit,
     ModelFormat,
     NumberKind,
@@ -76,10 +106,18 @@ UNITS: Mapping[str, str] = {
     "peak_i8": "GMAC/s",
     "peak_u8": "GMAC/s",
     "conv_share": "1",
+    "pointwise_share": "1",
+    "square_share": "1",
+    "window_share": "1",
     "depthwise_share": "1",
+    "dense_share": "1",
     "integer_share": "1",
     "bandwidth": "GB/s",
+    "weight_bandwidth": "GB/s",
+    "integer_bandwidth": "GB/s",
+    "transfer_bandwidth": "GB/s",
     "kernel_overhead": "us",
+    "thread_overhead": "us",
     "invoke_overhead": "us",
     "transfer_overhead": "us",
     "speedup_2": "1",
@@ -87,7 +125,20 @@ UNITS: Mapping[str, str] = {
     "speedup_8": "1",
     "error": "1",
 }
-"""Every quantity a target may give, and its unit."""
+"""Every quantity a target may give, and its unit.
+
+peak_*: Multiply-accumulates of one core, or of the engine, by storage type.
+*_share: Part of the peak that 1x1 convolutions (pointwise), 3x3 ones of stride 1 (square), other
+    windows, depthwise and fully connected layers reach; `conv_share` stands for those left out.
+integer_share: Times the peak of integer storage.
+bandwidth, weight_bandwidth, integer_bandwidth: Of activations, of weights, and of activations in
+    integer kernels, whose rounding counts; `bandwidth` stands for those left out.
+transfer_bandwidth, transfer_overhead: At a change between the engine and its fallback.
+kernel_overhead, thread_overhead: A launch, and what every further thread adds to it.
+invoke_overhead: The call itself.
+speedup_*: Of arithmetic, on so many threads.
+error: Half-width of the interval: 0.3 means from 1/1.3 to 1.3 times the estimate.
+"""
 
 STORAGES = ("f32", "f16", "i8", "u8", "i16")
 
@@ -152,6 +203,30 @@ class _Ends(_Stated):
     output: EndType
 
 
+class _Cluster(_Stated):
+    core: str = Field(min_length=1)
+    cores: int = Field(gt=0)
+    ghz: float = Field(gt=0)
+    macs_per_cycle: dict[str, Annotated[float, Field(gt=0)]]
+    caches: str = ""
+
+
+class _Fusion(_Stated):
+    activations: list[str] = []
+    into: list[str] = []
+    pads: bool = False
+    sums: bool = False
+
+
+class _Experience(_Stated):
+    networks: int = Field(gt=0)
+    framework: str = Field(min_length=1)
+    macs: Annotated[list[float], Field(min_length=2, max_length=2)]
+    storages: list[str] = Field(min_length=1)
+    works: list[str] = Field(min_length=1)
+    threads: list[int] = Field(min_length=1)
+
+
 class _TargetFile(_Strict):
     title: str = Field(min_length=1)
     engine: Engine
@@ -166,6 +241,9 @@ class _TargetFile(_Strict):
     forms: dict[StorageForm, _Form] = {}
     limits: dict[str, _Limit] = {}
     ends: _Ends | None = None
+    clusters: list[_Cluster] = []
+    fusion: _Fusion | None = None
+    experience: _Experience | None = None
 
 
 _TABLES: Mapping[str, type[BaseModel]] = {
@@ -174,6 +252,9 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "forms": _Form,
     "limits": _Limit,
     "ends": _Ends,
+    "clusters": _Cluster,
+    "fusion": _Fusion,
+    "experience": _Experience,
 }
 
 
@@ -196,10 +277,6 @@ def read_target(text: str, name: str, where: str) -> Target:
         file = _TargetFile.model_validate(data)
     except ValidationError as error:
         raise _explain(error, where) from error
-    for op in file.supported_ops:
-        _known(op, OPS, "op kind", f"{where}: supported_ops")
-    for storage in file.storage:
-        _known(storage, STORAGES, "storage type", f"{where}: storage")
     for key, quantity in file.quantities.items():
         _known(key, UNITS, "quantity", f"{where}: quantities")
         if quantity.unit != UNITS[key]:
@@ -209,6 +286,14 @@ def read_target(text: str, name: str, where: str) -> Target:
             )
     for key, limit in file.limits.items():
         _check_limit(key, limit, f"{where}: limits")
+    for kinds, table in _op_lists(file):
+        for op in kinds:
+            _known(op, OPS, "op kind", f"{where}: {table}")
+    for storages, table in _storage_lists(file):
+        for storage in storages:
+            _known(storage, STORAGES, "storage type", f"{where}: {table}")
+    if any("f32" not in cluster.macs_per_cycle for cluster in file.clusters):
+        raise InputError("a cluster wants macs_per_cycle.f32", where=f"{where}: clusters")
     if file.engine != "cpu" or name != "host":
         _check_complete(file, where)
     return Target(
@@ -228,7 +313,29 @@ def read_target(text: str, name: str, where: str) -> Target:
         forms={form: FormRule(**rule.model_dump()) for form, rule in file.forms.items()},
         limits={key: _read_limit(limit) for key, limit in file.limits.items()},
         ends=None if file.ends is None else Ends(**file.ends.model_dump()),
+        clusters=tuple(Cluster(**cluster.model_dump()) for cluster in file.clusters),
+        fusion=None if file.fusion is None else Fusion(**_frozen(file.fusion)),
+        experience=None if file.experience is None else Experience(**_frozen(file.experience)),
     )
+
+
+def _frozen(table: BaseModel) -> dict[str, Any]:
+    """Returns a table's entries with tuples for lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in table.model_dump().items()}
+
+
+def _op_lists(file: _TargetFile) -> Iterator[tuple[Iterable[str], str]]:
+    yield file.supported_ops, "supported_ops"
+    if file.fusion is not None:
+        yield (*file.fusion.activations, *file.fusion.into), "fusion"
+
+
+def _storage_lists(file: _TargetFile) -> Iterator[tuple[Iterable[str], str]]:
+    yield file.storage, "storage"
+    for cluster in file.clusters:
+        yield cluster.macs_per_cycle, "clusters.macs_per_cycle"
+    if file.experience is not None:
+        yield file.experience.storages, "experience.storages"
 
 
 def read_target_file(path: Path) -> Target:
