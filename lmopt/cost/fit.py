@@ -8,6 +8,7 @@ logarithms are fitted with a normal prior. Errors count in ratio.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ RATES = ("rate", *ARITHMETIC[1:], "activations", "weights", "launch", "call")
 NOISE = 0.07
 """Standard deviation of the log ratio of a published latency to what the best model would say."""
 SPREAD: Mapping[str, float] = {
-    "rate": 1.5,
+    "rate": 0.6,
     **dict.fromkeys(ARITHMETIC[1:], 0.4),
     "activations": 0.7,
     "weights": 0.7,
@@ -82,7 +83,7 @@ def fit(samples: Sequence[Sample], expected: Mapping[str, float]) -> Fit:
         raise BackendError("nothing to fit: wanted samples with times above 0")
     counts = sorted({sample.threads for sample in samples} - {1})
     names = [*RATES, *(f"speedup_{n}" for n in counts), *(["thread"] if counts else [])]
-    center = np.log([expected.get(name, _usual(name)) for name in names])
+    center = np.log([_usual(name, expected) for name in names])
     spread = np.array([SPREAD[name.partition("_")[0]] for name in names])
     features, powers = _design(samples, names)
     target = np.log([sample.ms * 1e3 for sample in samples])
@@ -106,13 +107,16 @@ def leave_one_out(
         known = dict(found.constants)
         for sample in group:
             # A thread count that only the group has is predicted as expected.
-            known.setdefault(f"speedup_{sample.threads}", _usual(f"speedup_{sample.threads}"))
+            name = f"speedup_{sample.threads}"
+            known.setdefault(name, _usual(name, expected))
         ratios.append([Fit(known).ms(sample) / sample.ms for sample in group])
     return ratios
 
 
-def _usual(name: str) -> float:
-    return float(name.partition("_")[2]) ** 0.85
+def _usual(name: str, expected: Mapping[str, float]) -> float:
+    if name in expected:
+        return expected[name]
+    return math.pow(int(name.removeprefix("speedup_")), 0.85)
 
 
 def _design(samples: Sequence[Sample], names: Sequence[str]) -> tuple[Array, Array]:
