@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.published.profiles import PROFILES, framework_ratios, scaling_ratio, toml
 from benchmarks.published.series import (
     FROZEN_ON,
     SERIES,
@@ -116,6 +117,7 @@ def worst(outcome: Outcome) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", type=Path, default=SHARED, help="published latencies, CSV")
+    parser.add_argument("--profiles", action="store_true", help="print TOML for the targets")
     parser.add_argument("--networks", action="store_true", help="show every network's error")
     options = parser.parse_args()
     try:
@@ -124,7 +126,20 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     outcomes = [evaluate(series, rows) for series in SERIES]
+    ratios = {engine: framework_ratios(rows, engine) for engine in ("CPU", "GPU")}
+    spread = {e: float(np.quantile(np.abs(np.log(found)), 0.9)) for e, found in ratios.items()}
+    if options.profiles:
+        for profile in PROFILES:
+            print(toml(profile, outcomes, spread.get(profile.engine, 0.0)))
+        return 0
     print(table(outcomes))
+    for engine, found in ratios.items():
+        print(
+            f"\nTFLite and XNNPACK against other frameworks, {engine}: {len(found)} pairs, median "
+            f"{np.median(found):.2f}, nine of ten within a factor {np.exp(spread[engine]):.2f}"
+        )
+    gain = scaling_ratio(rows, "Kirin 980", "Snapdragon 855")
+    print(f"\nGain of four threads, Kirin 980 over Snapdragon 855, six detectors: {gain:.2f}")
     print("\nMediaTek APU 3.0: no network's latency is published; nothing to fit.\n")
     for outcome in outcomes:
         print(worst(outcome) if options.networks else constants(outcome))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.published.catalog import network
 from lmopt.cost.fit import Sample
@@ -273,8 +270,3 @@ def _amounts(launched: Sequence[Kernel], storage: str) -> tuple[float, ...]:
         bytes_ = [TERMS.index("activations"), TERMS.index("weights")]
         total[bytes_] /= 4
     return tuple(map(float, total))
-
-
-def log_spread(ratios: Sequence[float]) -> float:
-    """Returns the root mean square of the logarithms of ratios."""
-    return math.sqrt(float(np.mean(np.square(np.log(ratios)))))

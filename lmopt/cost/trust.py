@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from lmopt.cost.kernels import COMPOSITE, Kernel
 from lmopt.target.profile import Target
 
+SLACK = 1.25
+"""How far beyond the sizes that were fitted an estimate is still trusted."""
+
 
 def doubts(found: Sequence[Kernel], target: Target, threads: int) -> tuple[str, ...]:
     """Returns why an estimate deserves less trust than its interval says; none if it does not."""
@@ -16,7 +19,7 @@ def doubts(found: Sequence[Kernel], target: Target, threads: int) -> tuple[str, 
     reasons = []
     macs = sum(kernel.macs for kernel in found)
     low, high = known.macs
-    if not low <= macs <= high:
+    if not low / SLACK <= macs <= high * SLACK:
         reasons.append(
             f"{macs / 1e6:.4g} M multiply-accumulates ({low / 1e6:.4g} to {high / 1e6:.4g} M)"
         )
