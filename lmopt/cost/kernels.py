@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.types import TensorType
+from lmopt.ir.types import DType, TensorType
 from lmopt.target.profile import DEFAULT_FUSION, Fusion, Target
 
 KernelClass = Literal["pointwise", "square", "window", "depthwise", "dense", "memory"]
@@ -143,7 +143,7 @@ def _root(hosts: dict[str, str], name: str) -> str:
 def _kernel(graph: Graph, node: Node, guests: Sequence[str], target: Target) -> Kernel:
     operands = graph.input_types(node)
     result = node.results[0]
-    storage = result.dtype.value if result.quant is not None else _float_storage(target)
+    storage = result.dtype.value if result.quant is not None else _float_storage(node, target)
     halved = storage == "f16"
     moved = sum(_bytes(tensor, halved) for tensor in (*operands, *node.results))
     for guest in guests:
@@ -177,6 +177,16 @@ def _refusal(node: Node, storage: str, target: Target) -> str:
     return ""
 
 
-def _float_storage(target: Target) -> str:
-    """Returns what the engine computes float nodes in: half precision where it has nothing else."""
-    return "f32" if "f32" in target.storage else "f16"
+def _float_storage(node: Node, target: Target) -> str:
+    """Returns what the engine computes a float node in.
+
+    Delegates of mobile GPUs halve everything when they load it, CUDA computes in the precision of
+    the file, and CPUs unpack half precision; an engine without float32 has only the half.
+    """
+    match target.engine:
+        case "gpu" if "f16" in target.storage:
+            return "f16"
+        case "cuda" if any(w.type.dtype is DType.F16 for w in node.weights.values()):
+            return "f16"
+        case _:
+            return "f32" if "f32" in target.storage else "f16"
