@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.published.catalog import network
 from benchmarks.published.series import Network, Series
 from lmopt.cost.fit import Fit
-from lmopt.target.schema import UNITS
+from lmopt.target.vocabulary import UNITS
 
 LITERT = ("TFLite", "XNNPACK")
 """Frameworks of the table that are the targets' runtime, in a version with its present kernels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from lmopt.cost.kernels import Kernel
@@ -36,49 +36,51 @@ def peak_memory(graph: Graph, found: Iterable[Kernel]) -> Memory:
     Runtimes' planners come near it. Values between a node and what is fused into it never exist;
     inputs and outputs live throughout.
     """
-    hidden = _hidden(graph, found)
+    ends = _ends(graph, found)
     nodes = [node for node in graph.nodes if node.op.kind != "constant"]
+    steps = {node.name: step for step, node in enumerate(nodes)}
     owner: dict[Value, Value] = {}
     last: dict[Value, int] = {}
     for step, node in enumerate(nodes):
         for k in range(len(node.results)):
             value = Value(node.name, k)
             owner[value] = owner.get(node.inputs[0], value) if node.op.kind in ALIASES else value
-            last[owner[value]] = step
+            last.setdefault(owner[value], step)
+        # A kernel holds its operands until the last of its nodes is done.
+        done = steps[ends.get(node.name, node.name)]
         for value in node.inputs:
             if value in owner:
-                last[owner[value]] = step
+                last[owner[value]] = max(done, last[owner[value]])
     for _, value in graph.outputs:
         if value in owner:
             last[owner[value]] = len(nodes)
     for node in graph.inputs:
         last[node.value] = len(nodes)
     return Memory(
-        _peak(graph, nodes, last, hidden),
+        _peak(nodes, last, ends.keys()),
         sum(w.type.nbytes for node in graph.nodes for w in node.weights.values()),
     )
 
 
-def _hidden(graph: Graph, found: Iterable[Kernel]) -> set[str]:
-    """Returns the nodes whose results stay within a kernel: all of it but the last node."""
-    hidden: set[str] = set()
+def _ends(graph: Graph, found: Iterable[Kernel]) -> dict[str, str]:
+    """Returns the last node of its kernel for every node whose result stays within."""
+    ends: dict[str, str] = {}
+    order = {node.name: step for step, node in enumerate(graph.nodes)}
     for kernel in found:
-        if kernel.fused:
-            names = {kernel.node, *kernel.fused}
-            ordered = [node.name for node in graph.nodes if node.name in names]
-            hidden.update(ordered[:-1])
-    return hidden
+        *within, last = sorted((kernel.node, *kernel.fused), key=order.__getitem__)
+        ends.update(dict.fromkeys(within, last))
+    return ends
 
 
-def _peak(graph: Graph, nodes: list[Node], last: dict[Value, int], hidden: set[str]) -> int:
-    ends: dict[int, int] = {}
+def _peak(nodes: list[Node], last: Mapping[Value, int], hidden: Container[str]) -> int:
+    freed: dict[int, int] = {}
     live = peak = 0
     for step, node in enumerate(nodes):
         for k, tensor in enumerate(node.results):
             value = Value(node.name, k)
             if value in last and node.name not in hidden:
                 live += tensor.nbytes
-                ends[last[value]] = ends.get(last[value], 0) + tensor.nbytes
+                freed[last[value]] = freed.get(last[value], 0) + tensor.nbytes
         peak = max(peak, live)
-        live -= ends.pop(step, 0)
+        live -= freed.pop(step, 0)
     return peak

@@ -28,7 +28,7 @@ from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Quantity, Target
-from lmopt.target.schema import REQUIRED, UNITS
+from lmopt.target.vocabulary import REQUIRED, UNITS
 
 HOST = "host"
 HOW = "lmopt inspect pfld-0.25@none --target host"

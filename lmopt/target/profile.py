@@ -70,7 +70,7 @@ class FormRule:
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound that the runtime sets to graphs; see `lmopt.target.schema.LIMITS`.
+    """A bound that the runtime sets to graphs; see `lmopt.target.vocabulary.LIMITS`.
 
     Attributes:
         number: Of limits that are one; else 0.

@@ -99,72 +99,7 @@ from lmopt.target.profile import (
     StorageForm,
     Target,
 )
-
-UNITS: Mapping[str, str] = {
-    "peak_f32": "GMAC/s",
-    "peak_f16": "GMAC/s",
-    "peak_i8": "GMAC/s",
-    "peak_u8": "GMAC/s",
-    "conv_share": "1",
-    "pointwise_share": "1",
-    "square_share": "1",
-    "window_share": "1",
-    "depthwise_share": "1",
-    "dense_share": "1",
-    "integer_share": "1",
-    "bandwidth": "GB/s",
-    "weight_bandwidth": "GB/s",
-    "integer_bandwidth": "GB/s",
-    "transfer_bandwidth": "GB/s",
-    "kernel_overhead": "us",
-    "thread_overhead": "us",
-    "invoke_overhead": "us",
-    "transfer_overhead": "us",
-    "speedup_2": "1",
-    "speedup_4": "1",
-    "speedup_8": "1",
-    "error": "1",
-}
-"""Every quantity a target may give, and its unit.
-
-peak_*: Multiply-accumulates of one core, or of the engine, by storage type.
-*_share: Part of the peak that 1x1 convolutions (pointwise), 3x3 ones of stride 1 (square), other
-    windows, depthwise and fully connected layers reach; `conv_share` stands for those left out.
-integer_share: Times the peak of integer storage.
-bandwidth, weight_bandwidth, integer_bandwidth: Of activations, of weights, and of activations in
-    integer kernels, whose rounding counts; `bandwidth` stands for those left out.
-transfer_bandwidth, transfer_overhead: At a change between the engine and its fallback.
-kernel_overhead, thread_overhead: A launch, and what every further thread adds to it.
-invoke_overhead: The call itself.
-speedup_*: Of arithmetic, on so many threads.
-error: Half-width of the interval: 0.3 means from 1/1.3 to 1.3 times the estimate.
-"""
-
-STORAGES = ("f32", "f16", "i8", "u8", "i16")
-
-LIMITS: Mapping[str, type] = {
-    "max_rank": float,
-    "max_step_ratio": float,
-    "per_channel": tuple,
-    "border": tuple,
-}
-"""Every limit a target may set, and whether it is a number or a list of storage types.
-
-max_rank: Dimensions of a tensor, the batch included.
-max_step_ratio: A kernel's input scale times its largest kernel scale, over its result's scale, lies
-    below this.
-per_channel: Storage types whose kernels may have a scale per output channel.
-border: Element types of inputs and outputs.
-"""
-
-REQUIRED = (
-    "bandwidth",
-    "conv_share",
-    "depthwise_share",
-    "error",
-    "invoke_overhead",
-    "kernel_overhead",
-)
+from lmopt.target.vocabulary import LIMITS, REQUIRED, STORAGES, UNITS
 
 
 class _Strict(BaseModel):
@@ -349,6 +284,30 @@ def read_target_file(path: Path) -> Target:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the target: {error}", where=str(path)) from error
     return read_target(text, path.stem, str(path))
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the schema of a target file for editors, in the words of JSON Schema.
+
+    `target.schema.json` beside this module is its text; editors check TOML against it too.
+    """
+    schema = _TargetFile.model_json_schema()
+    fields = schema["properties"]
+    quantity = schema["$defs"]["_Quantity"]
+    fields["quantities"] = _table_of(
+        {
+            name: {**quantity, "properties": {**quantity["properties"], "unit": {"const": unit}}}
+            for name, unit in UNITS.items()
+        }
+    )
+    fields["limits"] = _table_of({name: {"$ref": "#/$defs/_Limit"} for name in LIMITS})
+    fields["supported_ops"]["items"] = {"enum": sorted(OPS)}
+    fields["storage"]["items"] = {"enum": list(STORAGES)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _table_of(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 def _check_complete(file: _TargetFile, where: str) -> None:

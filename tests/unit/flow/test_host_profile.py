@@ -22,7 +22,7 @@ from lmopt.frontend.tflite import read
 from lmopt.latency import host
 from lmopt.latency.measurement import Measurement
 from lmopt.target.catalog import load_target
-from lmopt.target.schema import REQUIRED, UNITS
+from lmopt.target.vocabulary import REQUIRED, UNITS
 
 INVOKE_US, LAUNCH_US = 30.0, 2.0
 WORK_US = {
