@@ -32,14 +32,16 @@ from lmopt.testing import (
     one_op_cases,
     quantized_graphs,
 )
-from lmopt.testing.integer_graphs import INTEGER_STORAGE, ONE_OP
+from lmopt.testing.integer_graphs import INTEGER_STORAGE, integer_kinds
 from lmopt.testing.quantized import INTEGER_KINDS
 
 RESULTS = Path(__file__).parent / "results" / "properties.json"
 STORAGE = st.sampled_from(INTEGER_STORAGE)
 FORMS: dict[str, st.SearchStrategy[Case] | st.SearchStrategy[QuantizedCase]] = {
-    "one op": st.tuples(st.sampled_from(sorted(ONE_OP)), STORAGE).flatmap(
-        lambda drawn: one_op_cases(*drawn, extreme=True)
+    "one op": STORAGE.flatmap(
+        lambda storage: st.sampled_from(sorted(integer_kinds(storage))).flatmap(
+            lambda kind: one_op_cases(kind, storage, extreme=True)
+        )
     ),
     "chain": STORAGE.flatmap(chain_cases),
     "quantized graph": quantized_graphs(kinds=INTEGER_KINDS),

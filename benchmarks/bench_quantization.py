@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--detector", default="pfld-0.25@300w")
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--epochs", type=float, default=3.0, help="0: nothing that trains")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--peers", action="store_true", help="TFLiteConverter and tfmot too")
     parser.add_argument("--edge-python", type=Path, help="interpreter with ai-edge-quantizer")
     args = parser.parse_args()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lmopt.calibration.kernel_inputs import moments_of
 from lmopt.codegen.tflite import emit
 from lmopt.data.augment import TrainingFaces
 from lmopt.data.crop import cut_all
@@ -16,12 +17,16 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import Observer
-from lmopt.quant.ranges import OBSERVERS, ActivationSample
+from lmopt.pipeline.base import Moments, Observer
+from lmopt.quant.ranges import OBSERVERS, ActivationSample, rounding_error
 from lmopt.runtime.runner import Runner, to_model_input
 
 VALUES_PER_FACE = 2048
 """Of each activation that the choice of its range looks at, about."""
+FACE_COUNTS = (12, 25, 50, 100, 200, 400)
+"""Numbers of calibration faces that `FaceCalibrator.excess_errors` compares."""
+OTHER_FACES = 200
+"""Faces it compares them on, at most half of all."""
 _BATCH = 2
 
 
@@ -68,16 +73,57 @@ class FaceCalibrator:
         """
         inputs = {node.value for node in graph.inputs}
         watched = [value for value in values if value not in inputs]
-        choose, found = OBSERVERS[observer], {}
-        with Runner(_showing(graph, watched), threads=self._threads) as runner:
-            info = runner.inputs[0]
-            feed = to_model_input(self._contract.normalize(self.crops(faces, augmented)), info)
-            sampled = runner.sample({info.name: feed}, VALUES_PER_FACE, np.random.default_rng(0))
-        for position, value in enumerate(watched):
-            seen = sampled[_shown(position)]
-            sample = ActivationSample(float(seen.low), float(seen.high), seen.values)
-            found[value] = choose(sample, storage)
+        choose = OBSERVERS[observer]
+        samples = self._samples(graph, watched, self.crops(faces, augmented))
+        found = {value: choose(sample, storage) for value, sample in samples.items()}
         return {**found, **dict.fromkeys(inputs, self._input_range())}
+
+    def excess_errors(
+        self, graph: Graph, values: Sequence[Value], observer: Observer, *, storage: DType
+    ) -> Mapping[int, float]:
+        """Returns what ranges from few faces cost on others, by the number of faces.
+
+        It is the squared rounding error above the least that any range reaches on the others, as a
+        part of that, averaged over values. See `FACE_COUNTS`.
+
+        Raises:
+            PassError: There are fewer than two faces, or a value is not finite.
+        """
+        inputs = {node.value for node in graph.inputs}
+        watched = [value for value in values if value not in inputs]
+        drawn = self.crops(FACE_COUNTS[-1] + OTHER_FACES)
+        if len(drawn) < 2:
+            raise PassError(f"{len(drawn)} training face; wanted at least 2", hint="set faces=1")
+        drawn = drawn[np.random.default_rng(1).permutation(len(drawn))]
+        most = len(drawn) - min(OTHER_FACES, len(drawn) // 2)
+        others = self._samples(graph, watched, drawn[most:])
+        least = {
+            value: rounding_error(OBSERVERS["mse"](sample, storage), sample, storage)
+            for value, sample in others.items()
+        }
+        curve = {}
+        for count in (*(n for n in FACE_COUNTS if n < most), min(most, FACE_COUNTS[-1])):
+            samples = self._samples(graph, watched, drawn[:count])
+            errors = {
+                value: rounding_error(OBSERVERS[observer](sample, storage), others[value], storage)
+                for value, sample in samples.items()
+            }
+            excess = [errors[value] / least[value] - 1 for value in watched if least[value] > 0]
+            curve[count] = float(np.mean(excess)) if excess else 0.0
+        return curve
+
+    def _samples(
+        self, graph: Graph, values: Sequence[Value], pixels: NDArray[np.uint8]
+    ) -> dict[Value, ActivationSample]:
+        with Runner(_showing(graph, values), threads=self._threads) as runner:
+            info = runner.inputs[0]
+            feed = to_model_input(self._contract.normalize(pixels), info)
+            found = runner.sample({info.name: feed}, VALUES_PER_FACE, np.random.default_rng(0))
+        seen = (found[_shown(position)] for position in range(len(values)))
+        return {
+            value: ActivationSample(float(each.low), float(each.high), each.values)
+            for value, each in zip(values, seen, strict=True)
+        }
 
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int
@@ -95,6 +141,28 @@ class FaceCalibrator:
                 sums[position] = sums[position] + array.sum(axis=0, dtype=np.float64)
         count = len(self.crops(faces))
         return {value: total / count for value, total in zip(values, sums, strict=True)}
+
+    def kernel_inputs(
+        self, graph: Graph, names: Sequence[str], *, faces: int
+    ) -> Mapping[str, Moments]:
+        """Returns the moments of what kernels are multiplied with; see `moments_of`.
+
+        Raises:
+            PassError: There are no faces.
+        """
+        nodes = [graph.node(name) for name in names]
+        values = list(dict.fromkeys(node.inputs[0] for node in nodes))
+        inputs = {node.value for node in graph.inputs}
+        watched = [value for value in values if value not in inputs]
+
+        def operands() -> Iterator[list[NDArray[np.floating]]]:
+            pixels = self._contract.normalize(self.crops(faces))
+            for number, found in enumerate(self.observed(graph, watched, faces)):
+                seen = dict(zip(watched, found, strict=True))
+                batch = pixels[number * _BATCH : (number + 1) * _BATCH]
+                yield [seen.get(node.inputs[0], batch) for node in nodes]
+
+        return moments_of(nodes, operands())
 
     def observed(
         self, graph: Graph, values: Sequence[Value], faces: int, augmented: bool = False

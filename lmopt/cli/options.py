@@ -57,6 +57,15 @@ TargetOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", metavar="N", help="CPU threads; default the best.")
 ]
+BenchmarkModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--benchmark-model",
+        metavar="FILE",
+        help="TFLite's benchmark tool for the phone; default $LMOPT_BENCHMARK_MODEL, the cache.",
+        show_default=False,
+    ),
+]
 RunFolderOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET.")
 ]
@@ -104,10 +113,10 @@ StrictOption = Annotated[
 
 def end_type(given: str | None, option: str) -> EndType | None:
     """Returns a checked element type; raises UsageError for any other word."""
-    if given is None or given in ("float32", "uint8", "int8"):
+    if given is None or given in ("float32", "uint8", "int8", "int16"):
         return given  # type: ignore[return-value]  # just checked
     raise UsageError(
-        f"no element type '{given}'", where=option, hint="choose float32, uint8 or int8"
+        f"no element type '{given}'", where=option, hint="choose float32, uint8, int8 or int16"
     )
 
 

@@ -8,7 +8,6 @@ from ai_edge_litert import schema_py_generated as schema
 from lmopt.codegen.writer import Writer
 from lmopt.ir.graph import Node
 from lmopt.ir.ops import DepthToSpace, MirrorPad, Slice, SpaceToDepth, Sum, Transpose
-from lmopt.ir.types import DType
 
 _MIRRORS = {
     "reflect": schema.MirrorPadMode.REFLECT,
@@ -33,7 +32,7 @@ def slice_(writer: Writer, node: Node) -> None:
             for key, numbers in corners.items()
         ),
     ]
-    version = 4 if len(dims) > 3 else _version(writer, node)
+    version = 4 if len(dims) > 3 else writer.version(node, int8=2)
     output = writer.tensor(node.value)
     writer.operator(
         "STRIDED_SLICE", version, inputs, output, "StridedSliceOptions", beginMask=1, endMask=1
@@ -47,7 +46,8 @@ def transpose(writer: Writer, node: Node) -> None:
     order = writer.constant(f"{node.name}/order", np.array(op.order, np.int32))
     inputs, output = [writer.tensor(node.inputs[0]), order], writer.tensor(node.value)
     rank = len(op.order)
-    version = 6 if rank > 5 else 4 if rank > 4 else _version(writer, node)
+    least = 6 if rank > 5 else 4 if rank > 4 else 1
+    version = max(least, writer.version(node, int8=2, int16=5))
     writer.operator("TRANSPOSE", version, inputs, output, "TransposeOptions")
 
 
@@ -58,7 +58,7 @@ def mirror_pad(writer: Writer, node: Node) -> None:
     widths = np.array([[0, 0], [op.top, op.bottom], [op.left, op.right], [0, 0]], np.int32)
     paddings = writer.constant(f"{node.name}/paddings", widths)
     inputs, output = [writer.tensor(node.inputs[0]), paddings], writer.tensor(node.value)
-    version = _version(writer, node)
+    version = writer.version(node, int8=2, int16=3)
     mode = _MIRRORS[op.mode]
     writer.operator("MIRROR_PAD", version, inputs, output, "MirrorPadOptions", mode=mode)
 
@@ -68,7 +68,7 @@ def blocks(writer: Writer, node: Node) -> None:
     op = node.op
     assert isinstance(op, SpaceToDepth | DepthToSpace)
     # The reference kernels know DEPTH_TO_SPACE as version 1 alone, int8 included.
-    version = _version(writer, node) if isinstance(op, SpaceToDepth) else 1
+    version = writer.version(node, int8=2) if isinstance(op, SpaceToDepth) else 1
     writer.operator(
         op.kind.upper(),
         version,
@@ -86,7 +86,3 @@ def total(writer: Writer, node: Node) -> None:
     axes = writer.constant(f"{node.name}/axes", np.array(op.axes, np.int32))
     inputs, output = [writer.tensor(node.inputs[0]), axes], writer.tensor(node.value)
     writer.operator("SUM", 1, inputs, output, "ReducerOptions", keepDims=op.keepdims)
-
-
-def _version(writer: Writer, node: Node) -> int:
-    return 2 if writer.graph.type(node.value).dtype is DType.I8 else 1

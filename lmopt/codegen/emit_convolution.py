@@ -24,7 +24,7 @@ def conv2d(writer: Writer, node: Node) -> None:
     """Writes CONV_2D; a grouped one has a kernel of fewer input channels."""
     op = node.op
     assert isinstance(op, Conv2D)
-    int8 = writer.graph.type(node.value).dtype is DType.I8
+    short = _short_bias(node)
     inputs = [
         writer.tensor(node.inputs[0]),
         writer.parameter(node, "kernel", transposed(3, 0, 1, 2)),
@@ -32,10 +32,11 @@ def conv2d(writer: Writer, node: Node) -> None:
     ]
     writer.operator(
         "CONV_2D",
-        6 if op.groups > 1 else 3 if int8 else 1,
+        max(6 if op.groups > 1 else 1, writer.version(node, int8=3, int16=8 if short else 4)),
         inputs,
         writer.tensor(node.value),
         "Conv2DOptions",
+        quantizedBiasType=short,
         **_window(op),
     )
 
@@ -44,6 +45,7 @@ def conv2d_transpose(writer: Writer, node: Node) -> None:
     """Writes TRANSPOSE_CONV, whose output shape is an operand; delegates want it stored."""
     op = node.op
     assert isinstance(op, Conv2DTranspose)
+    short = _short_bias(node)
     dims = [1 if d is None else d for d in writer.graph.type(node.value).shape]
     inputs = [
         writer.constant(f"{node.name}/shape", np.array(dims, np.int32)),
@@ -53,7 +55,7 @@ def conv2d_transpose(writer: Writer, node: Node) -> None:
     ]
     writer.operator(
         "TRANSPOSE_CONV",
-        3 if op.activation == "none" else 4,
+        max(3 if op.activation == "none" else 4, 5 if short else 1),
         inputs,
         writer.tensor(node.value),
         "TransposeConvOptions",
@@ -61,6 +63,7 @@ def conv2d_transpose(writer: Writer, node: Node) -> None:
         strideH=op.stride[0],
         strideW=op.stride[1],
         fusedActivationFunction=ACTIVATIONS[op.activation],
+        quantizedBiasType=short,
     )
 
 
@@ -68,7 +71,6 @@ def depthwise_conv2d(writer: Writer, node: Node) -> None:
     """Writes DEPTHWISE_CONV_2D."""
     op = node.op
     assert isinstance(op, DepthwiseConv2D)
-    int8 = writer.graph.type(node.value).dtype is DType.I8
     channels = node.weight("kernel").type.shape[2]
     assert channels is not None
     inputs = [
@@ -78,7 +80,7 @@ def depthwise_conv2d(writer: Writer, node: Node) -> None:
     ]
     writer.operator(
         "DEPTHWISE_CONV_2D",
-        3 if int8 else 2 if op.dilation != (1, 1) else 1,
+        max(2 if op.dilation != (1, 1) else 1, writer.version(node, int8=3, int16=5)),
         inputs,
         writer.tensor(node.value),
         "DepthwiseConv2DOptions",
@@ -91,7 +93,7 @@ def dense(writer: Writer, node: Node) -> None:
     """Writes FULLY_CONNECTED over the last dimension."""
     op = node.op
     assert isinstance(op, Dense)
-    int8 = writer.graph.type(node.value).dtype is DType.I8
+    short = _short_bias(node)
     keep = writer.graph.type(node.inputs[0]).rank > 2
     inputs = [
         writer.tensor(node.inputs[0]),
@@ -100,13 +102,22 @@ def dense(writer: Writer, node: Node) -> None:
     ]
     writer.operator(
         "FULLY_CONNECTED",
-        5 if keep else 4 if int8 else 1,
+        max(5 if keep else 1, writer.version(node, int8=4, int16=11 if short else 7)),
         inputs,
         writer.tensor(node.value),
         "FullyConnectedOptions",
         fusedActivationFunction=ACTIVATIONS[op.activation],
         keepNumDims=keep,
+        quantizedBiasType=short,
     )
+
+
+def _short_bias(node: Node) -> int:
+    """Returns the type of a bias that is narrower than 16-bit activations have by default, or 0."""
+    bias = node.weights.get("bias")
+    narrow = bias is not None and bias.type.dtype is DType.I32
+    short = narrow and node.results[0].dtype is DType.I16
+    return int(schema.TensorType.INT32) if short else 0
 
 
 def transposed(*order: int) -> Layout:

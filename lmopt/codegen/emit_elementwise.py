@@ -15,12 +15,13 @@ from lmopt.ir.types import DType, Quant
 Emitter = Callable[[Writer, Node], None]
 
 
-def unary(name: str, *, int8: int = 1, uint8: int = 1, options: str | None = None) -> Emitter:
+def unary(
+    name: str, *, int8: int = 1, uint8: int = 1, int16: int = 1, options: str | None = None
+) -> Emitter:
     """Returns the emitter of an activation without parameters, given its integer versions."""
-    versions = {DType.I8: int8, DType.U8: uint8}
 
     def emit(writer: Writer, node: Node) -> None:
-        version = versions.get(writer.graph.type(node.value).dtype, 1)
+        version = writer.version(node, int8=int8, uint8=uint8, int16=int16)
         inputs = [writer.tensor(node.inputs[0])]
         writer.operator(name, version, inputs, writer.tensor(node.value), options)
 
@@ -38,7 +39,8 @@ def leaky_relu(writer: Writer, node: Node) -> None:
     op = node.op
     assert isinstance(op, LeakyRelu)
     inputs, output = [writer.tensor(node.inputs[0])], writer.tensor(node.value)
-    writer.operator("LEAKY_RELU", 1, inputs, output, "LeakyReluOptions", alpha=op.alpha)
+    version = writer.version(node, int16=2)
+    writer.operator("LEAKY_RELU", version, inputs, output, "LeakyReluOptions", alpha=op.alpha)
 
 
 def prelu(writer: Writer, node: Node) -> None:
@@ -75,25 +77,28 @@ def add(writer: Writer, node: Node) -> None:
     """Writes ADD."""
     op = node.op
     assert isinstance(op, Add)
-    _binary(writer, node, "ADD", op.activation, _plain_version(writer, node))
+    version = writer.version(node, int8=2, int16=3)
+    _binary(writer, node, "ADD", op.activation, version, potScaleInt16=_pot_scale(writer, node))
 
 
 def sub(writer: Writer, node: Node) -> None:
     """Writes SUB."""
     op = node.op
     assert isinstance(op, Sub)
-    _binary(writer, node, "SUB", op.activation, _plain_version(writer, node))
+    version = writer.version(node, int8=2, int16=5)
+    _binary(writer, node, "SUB", op.activation, version, potScaleInt16=_pot_scale(writer, node))
 
 
 def mul(writer: Writer, node: Node) -> None:
     """Writes MUL; version 3 where the rescaling factor is not below 1."""
     op = node.op
     assert isinstance(op, Mul)
-    version = _plain_version(writer, node)
+    version = writer.version(node, int8=2, int16=4)
     left, right = (writer.graph.type(value).quant for value in node.inputs)
     result = writer.graph.type(node.value).quant
     if (
-        left is not None
+        version < 3
+        and left is not None
         and right is not None
         and result is not None
         and left.scale[0] * right.scale[0] >= result.scale[0]
@@ -114,17 +119,20 @@ def extreme(name: str) -> Emitter:
 
     def emit(writer: Writer, node: Node) -> None:
         inputs, output = [writer.tensor(v) for v in node.inputs], writer.tensor(node.value)
-        version = _plain_version(writer, node)
+        version = writer.version(node, int8=2, int16=4)
         writer.operator(name, version, inputs, output, "MaximumMinimumOptions")
 
     return emit
 
 
-def _plain_version(writer: Writer, node: Node) -> int:
-    return 2 if writer.graph.type(node.value).dtype is DType.I8 else 1
+def _pot_scale(writer: Writer, node: Node) -> bool:
+    """Returns the schema's default but for 16 bits, whose scales are no powers of two here."""
+    return writer.graph.type(node.value).dtype is not DType.I16
 
 
-def _binary(writer: Writer, node: Node, name: str, activation: str, version: int) -> None:
+def _binary(
+    writer: Writer, node: Node, name: str, activation: str, version: int, **fields: object
+) -> None:
     writer.operator(
         name,
         version,
@@ -132,4 +140,5 @@ def _binary(writer: Writer, node: Node, name: str, activation: str, version: int
         writer.tensor(node.value),
         f"{name.title()}Options",
         fusedActivationFunction=ACTIVATIONS[activation],
+        **fields,
     )

@@ -35,7 +35,7 @@ def pool2d(writer: Writer, node: Node) -> None:
     assert isinstance(op, (MaxPool2D, AvgPool2D))
     writer.operator(
         "MAX_POOL_2D" if isinstance(op, MaxPool2D) else "AVERAGE_POOL_2D",
-        _version(writer, node),
+        writer.version(node, int8=2, int16=3),
         [writer.tensor(node.inputs[0])],
         writer.tensor(node.value),
         "Pool2DOptions",
@@ -53,7 +53,7 @@ def mean(writer: Writer, node: Node) -> None:
     assert isinstance(op, Mean)
     axes = writer.constant(f"{node.name}/axes", np.array([1, 2], np.int32))
     inputs, output = [writer.tensor(node.inputs[0]), axes], writer.tensor(node.value)
-    version = _version(writer, node)
+    version = writer.version(node, int8=2, int16=3)
     writer.operator("MEAN", version, inputs, output, "ReducerOptions", keepDims=op.keepdims)
 
 
@@ -63,7 +63,7 @@ def concat(writer: Writer, node: Node) -> None:
     assert isinstance(op, Concat)
     axis = op.axis % writer.graph.type(node.value).rank
     inputs, output = [writer.tensor(v) for v in node.inputs], writer.tensor(node.value)
-    version = _version(writer, node)
+    version = writer.version(node, int8=2, int16=3)
     writer.operator("CONCATENATION", version, inputs, output, "ConcatenationOptions", axis=axis)
 
 
@@ -82,7 +82,8 @@ def pad(writer: Writer, node: Node) -> None:
     widths = np.array([[0, 0], [op.top, op.bottom], [op.left, op.right], [0, 0]], np.int32)
     paddings = writer.constant(f"{node.name}/paddings", widths)
     inputs, output = [writer.tensor(node.inputs[0]), paddings], writer.tensor(node.value)
-    writer.operator("PAD", _version(writer, node), inputs, output, "PadOptions")
+    version = writer.version(node, int8=2, int16=3)
+    writer.operator("PAD", version, inputs, output, "PadOptions")
 
 
 def resize(writer: Writer, node: Node) -> None:
@@ -91,10 +92,11 @@ def resize(writer: Writer, node: Node) -> None:
     assert isinstance(op, (ResizeBilinear, ResizeNearest))
     name = "ResizeBilinear" if isinstance(op, ResizeBilinear) else "ResizeNearestNeighbor"
     newer = op.half_pixel_centers or (op.align_corners and isinstance(op, ResizeNearest))
+    version = writer.version(node, int8=2, int16=4)
     size = writer.constant(f"{node.name}/size", np.array(op.size, np.int32))
     writer.operator(
         "RESIZE_BILINEAR" if isinstance(op, ResizeBilinear) else "RESIZE_NEAREST_NEIGHBOR",
-        3 if newer else _version(writer, node),
+        max(version, 3) if newer else version,
         [writer.tensor(node.inputs[0]), size],
         writer.tensor(node.value),
         f"{name}Options",
@@ -105,9 +107,8 @@ def resize(writer: Writer, node: Node) -> None:
 
 def quantize(writer: Writer, node: Node) -> None:
     """Writes QUANTIZE."""
-    version = 2 if writer.graph.type(node.value).dtype is DType.I16 else 1
     inputs, output = [writer.tensor(node.inputs[0])], writer.tensor(node.value)
-    writer.operator("QUANTIZE", version, inputs, output, "QuantizeOptions")
+    writer.operator("QUANTIZE", writer.version(node, int16=2), inputs, output, "QuantizeOptions")
 
 
 def dequantize(writer: Writer, node: Node) -> None:
@@ -116,7 +117,3 @@ def dequantize(writer: Writer, node: Node) -> None:
     version = versions.get(writer.graph.type(node.inputs[0]).dtype, 1)
     inputs, output = [writer.tensor(node.inputs[0])], writer.tensor(node.value)
     writer.operator("DEQUANTIZE", version, inputs, output, "DequantizeOptions")
-
-
-def _version(writer: Writer, node: Node) -> int:
-    return 2 if writer.graph.type(node.value).dtype is DType.I8 else 1

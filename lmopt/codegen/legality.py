@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 from lmopt.errors import BackendError, GraphError
 from lmopt.ir.graph import Graph, Node
+from lmopt.ir.interp.integer import EIGHT_BITS_ONLY
 from lmopt.ir.ops import Constant, Dequantize, Input, Quantize
 from lmopt.ir.types import DType, Quant, TensorType
 from lmopt.ir.verify import verify
 from lmopt.target.limits import FIXED_GRIDS, STEP_RATIOS, operand_step
 
-_COMPUTED = frozenset({DType.F32, DType.I8, DType.U8})
+_COMPUTED = frozenset({DType.F32, DType.I8, DType.U8, DType.I16})
 _CONVERTED: Mapping[type, tuple[frozenset[DType], frozenset[DType]]] = {
-    Quantize: (_COMPUTED, frozenset({DType.I8, DType.U8, DType.I16})),
+    Quantize: (_COMPUTED, _COMPUTED - {DType.F32}),
     Dequantize: (frozenset({DType.I8, DType.U8, DType.I16, DType.F16}), frozenset({DType.F32})),
 }
 _CHANNEL_AXES: Mapping[str, tuple[int, ...]] = {
@@ -66,7 +67,8 @@ def _check_constant(node: Node) -> None:
 
 
 def _check_types(node: Node, operands: tuple[TensorType, ...]) -> None:
-    takes, gives = _CONVERTED.get(type(node.op), (_COMPUTED, _COMPUTED))
+    computed = _COMPUTED - {DType.I16} if node.op.kind in EIGHT_BITS_ONLY else _COMPUTED
+    takes, gives = _CONVERTED.get(type(node.op), (computed, computed))
     for tensor, legal in (*((t, takes) for t in operands), (node.results[0], gives)):
         if tensor.dtype not in legal:
             raise _error(
@@ -77,6 +79,13 @@ def _check_types(node: Node, operands: tuple[TensorType, ...]) -> None:
     result = node.results[0]
     if node.op.float_only and result.dtype is not DType.F32:
         raise _error(node, f"{node.op.kind} is computed in float32 only, got {result}")
+    for tensor in (*operands, result):
+        if tensor.dtype is DType.I16 and tensor.quant is not None and any(tensor.quant.zero_point):
+            raise _error(node, f"the zero point of 16-bit values must be 0, got {tensor}")
+    if isinstance(node.op, Quantize) and (operands[0].dtype, result.dtype) == (
+        DType.I16, DType.U8,
+    ):  # fmt: skip
+        raise _error(node, "quantize of i16 to u8 is not in the runtime", "go through i8")
     fixed = FIXED_GRIDS.get((node.op.kind, result.dtype))
     if fixed is not None and result.quant != fixed:
         raise _error(
@@ -96,18 +105,24 @@ def _check_weights(node: Node) -> None:
     if node.op.kind == "batch_norm":
         raise _error(node, "the runtime has no integer batch_norm", "fold-batchnorm comes first")
     for key, weight in node.weights.items():
-        want = DType.I32 if key == "bias" else result.dtype
-        if weight.type.dtype is not want:
-            raise _error(node, f"weight '{key}' is {weight.type}, wanted {want}")
+        legal = _biases(node) if key == "bias" else (result.dtype.kernel,)
+        if weight.type.dtype not in legal:
+            raise _error(node, f"weight '{key}' is {weight.type}, wanted {' or '.join(legal)}")
     if "bias" in node.weights and any(_grid(node, "bias").zero_point):
         raise _error(node, "the zero point of a bias must be 0")
     if "kernel" in node.weights:
         _check_kernel_grid(node, result)
 
 
+def _biases(node: Node) -> tuple[DType, ...]:
+    if node.results[0].dtype is not DType.I16:
+        return (DType.I32,)
+    return (DType.I64,) if node.op.kind == "depthwise_conv2d" else (DType.I32, DType.I64)
+
+
 def _check_kernel_grid(node: Node, result: TensorType) -> None:
     grid = _grid(node, "kernel")
-    if result.dtype is DType.I8 and any(grid.zero_point):
+    if result.dtype.kernel is DType.I8 and any(grid.zero_point):
         raise _error(node, "an int8 kernel must have zero point 0")
     if grid.axis is None:
         return

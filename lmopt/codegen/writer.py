@@ -120,7 +120,13 @@ class Writer:
         step = np.float32(operand.quant.scale[0])
         scales = tuple(float(step * np.float32(scale)) for scale in grid.scale)
         quant = Quant(scales, (0,) * len(scales), None if grid.axis is None else 0)
-        return self.constant(f"{node.name}/bias", np.zeros(channels, np.int32), quant)
+        dtype = np.int64 if operand.dtype is DType.I16 else np.int32
+        return self.constant(f"{node.name}/bias", np.zeros(channels, dtype), quant)
+
+    def version(self, node: Node, *, int8: int = 1, uint8: int = 1, int16: int = 1) -> int:
+        """Returns which version an operator is for the storage of a node's result; 1 in floats."""
+        versions = {DType.I8: int8, DType.U8: uint8, DType.I16: int16}
+        return versions.get(self.graph.type(node.value).dtype, 1)
 
     def operator(
         self,

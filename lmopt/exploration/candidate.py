@@ -73,6 +73,7 @@ class Candidate:
         speedup: Baseline's time over this one's, each at its best thread count, measured on this
             host in one interleaved run: value and 95 % interval.
         nme_percent: NME on the test faces; only what is reported is ever scored there.
+        phone_speedup: Likewise measured on the phone, where `latency` was; else None.
     """
 
     trained: Trained
@@ -80,6 +81,7 @@ class Candidate:
     host: Latency
     speedup: tuple[float, float, float]
     nme_percent: float | None = None
+    phone_speedup: tuple[float, float, float] | None = None
 
     @property
     def pipeline(self) -> str:
@@ -101,6 +103,9 @@ class Candidate:
             "host_ms": self.host.ms,
             "host": self.host.to_json(),
             "host_speedup": dict(zip(("value", "low", "high"), self.speedup, strict=True)),
+            "phone_speedup": None
+            if self.phone_speedup is None
+            else dict(zip(("value", "low", "high"), self.phone_speedup, strict=True)),
             "size_bytes": self.trained.size_bytes,
             "parameters": self.trained.parameters,
             "macs": self.trained.macs,

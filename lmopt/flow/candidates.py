@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmopt.cost.estimate import estimate
+from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
+from lmopt.device.adb import DeviceLostError, is_phone
+from lmopt.errors import BackendError
 from lmopt.exploration.candidate import Candidate, Latency, Trained
+from lmopt.flow.events import Activity, Listener
 from lmopt.flow.journal import Journal, key_of
+from lmopt.flow.phone import Cabled, OutputsCompared, compare_outputs
 from lmopt.flow.pipelines import BASELINE
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.saved_model import (
@@ -21,6 +30,7 @@ from lmopt.flow.workbench import Workbench
 from lmopt.frontend.tflite import read
 from lmopt.latency import harness, host
 from lmopt.latency.measurement import Measurement, ratio
+from lmopt.latency.phone import PhoneRun
 from lmopt.pipeline.cache import code_digest
 from lmopt.pipeline.manager import Pipeline
 from lmopt.runtime.runner import file_digest
@@ -28,6 +38,8 @@ from lmopt.target.legality import require_legal
 from lmopt.target.profile import Target
 
 HOST = "host"
+PHONE_S = 15.0
+"""Seconds for a file at one thread count on a phone, unless its interval is narrow before."""
 
 
 def default_folder(detector: Detector, target: Target) -> Path:
@@ -106,8 +118,8 @@ def _key(bench: Workbench, pipeline: Pipeline) -> str:
 
 
 def is_measured(target: Target, request: OptimizeRequest) -> bool:
-    """Returns whether the latencies that count are measured on this host."""
-    return target.name == HOST or request.device == "host"
+    """Returns whether the latencies that count are measured: on this host, or on a phone."""
+    return target.name == HOST or request.device == "host" or is_phone(request.device)
 
 
 def measure_all(
@@ -115,7 +127,7 @@ def measure_all(
 ) -> dict[harness.Key, Measurement]:
     """Returns measurements by file digest and thread count; equal files are measured once."""
     files = {trained.digest: Path(trained.model) for trained in made}
-    if request.threads is not None:
+    if request.threads is not None and not is_phone(request.device):
         threads: tuple[int, ...] = (request.threads,)
     else:
         wanted = target.threads if target.name == HOST else (1, 2)
@@ -123,8 +135,86 @@ def measure_all(
     return harness.compare(files, threads=threads, max_seconds=min(60.0, 2.0 * len(files)))
 
 
+@dataclass(frozen=True)
+class OnPhone:
+    """What a phone had to say of candidates, by the digests of their files.
+
+    Attributes:
+        run: Latencies, and why a file has none.
+        outputs: How far its answers are from this host's.
+        wrong: Files whose answers are elsewhere altogether.
+    """
+
+    run: PhoneRun
+    outputs: Mapping[str, OutputsCompared]
+    wrong: Mapping[str, BackendError]
+
+    def best(self, digest: str) -> Measurement:
+        """Returns the measurement at the fastest thread count; raises BackendError for none."""
+        if digest in self.wrong:
+            raise self.wrong[digest]
+        if any(name == digest for name, _ in self.run.measurements):
+            return harness.best(self.run.measurements, digest)
+        raise next(error for (name, _), error in self.run.failures.items() if name == digest)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Returns what the comparison of answers found, over all files."""
+        found = [c for c in self.outputs.values() if c.faces]
+        none = dict.fromkeys(str(c) for c in self.outputs.values() if not c.faces)
+        if not found:
+            return tuple(none)
+        largest = max(c.largest_px for c in found)
+        return (
+            f"outputs of {len(found)} files on {found[0].faces} faces are at most {largest:.3f} px "
+            "from this host's",
+            *none,
+        )
+
+    def notes(self, digest: str) -> tuple[str, ...]:
+        """Returns what is to be said of a file on the phone beside its latency."""
+        compared = (str(self.outputs[digest]),) if digest in self.outputs else ()
+        return tuple(f"phone: {text}" for text in (*self.run.notes.get(digest, ()), *compared))
+
+
+def measure_on_phone(
+    made: Iterable[Trained],
+    cabled: Cabled,
+    request: OptimizeRequest,
+    contract: Contract,
+    crops: NDArray[np.uint8],
+    listen: Listener,
+) -> OnPhone:
+    """Returns measurements of every file on a phone, and its answers compared with this host's.
+
+    Raises:
+        BackendError: The phone went away before anything was measured.
+    """
+    files = {trained.digest: Path(trained.model) for trained in made}
+    if request.threads is not None:
+        threads: tuple[int, ...] = (request.threads,)
+    else:
+        cores = len(cabled.phone.max_khz) or 1
+        threads = tuple(n for n in cabled.target.threads if n <= cores) or (1,)
+    outputs: dict[str, OutputsCompared] = {}
+    wrong: dict[str, BackendError] = {}
+    with cabled.bench() as bench:
+        seconds = PHONE_S * len(files) * len(threads)
+        run = bench.compare(files, threads=threads, max_seconds=seconds, seed=request.seed)
+        listen(Activity("comparing answers on the phone with this host's"))
+        for digest in dict.fromkeys(label for label, _ in run.measurements):
+            try:
+                data = files[digest].read_bytes()
+                outputs[digest] = compare_outputs(bench, data, contract, crops, str(files[digest]))
+            except DeviceLostError as error:
+                outputs[digest] = OutputsCompared(reason=error.what)
+            except BackendError as error:
+                wrong[digest] = error
+    return OnPhone(run, outputs, wrong)
+
+
 class Timing:
-    """Puts latencies on trained candidates: measured on this host, estimated for the target."""
+    """Puts latencies on trained candidates: measured here or on a phone, else estimated."""
 
     def __init__(
         self,
@@ -132,20 +222,42 @@ class Timing:
         request: OptimizeRequest,
         measured: Mapping[harness.Key, Measurement],
         baseline: Trained,
+        phone: OnPhone | None = None,
     ) -> None:
-        """Keeps what `measure_all` found; `baseline` is what speed-ups refer to."""
+        """Keeps what was measured here and on a phone; speed-ups refer to `baseline`.
+
+        Raises:
+            BackendError: The phone did not measure the baseline.
+        """
         self._target = target
         self._request = request
         self._measured = measured
         self._baseline = harness.best(measured, baseline.digest)
+        self._phone = phone
+        try:
+            self._phone_baseline = None if phone is None else phone.best(baseline.digest)
+        except BackendError as error:
+            raise BackendError(
+                f"the phone does not run the float baseline, which others are compared with: "
+                f"{error.what}",
+                where=error.where,
+                hint="name a target whose engine takes it; everything made so far is kept",
+            ) from error
 
     def candidate(self, trained: Trained) -> Candidate:
         """Returns the candidate; raises BackendError when the target cannot run it at all."""
         best = harness.best(self._measured, trained.digest)
-        gain = ratio(self._baseline, best)
-        speedup = (gain.value, gain.low, gain.high)
-        low, high = best.interval
-        here = Latency(best.p50, "measured", best.where, low, high, best.threads)
+        speedup, here = _speedup(self._baseline, best), _latency(best)
+        if self._phone is not None and self._phone_baseline is not None:
+            own = self._phone.best(trained.digest)
+            noted = (*trained.notes, *self._phone.notes(trained.digest))
+            return Candidate(
+                replace(trained, notes=noted),
+                _latency(own),
+                here,
+                speedup,
+                phone_speedup=_speedup(self._phone_baseline, own),
+            )
         if is_measured(self._target, self._request):
             return Candidate(trained, here, here, speedup)
         graph, _ = read(Path(trained.model).read_bytes(), trained.model)
@@ -159,3 +271,12 @@ class Timing:
             guess.threads,
         )
         return Candidate(trained, there, here, speedup)
+
+
+def _latency(found: Measurement) -> Latency:
+    return Latency(found.p50, "measured", found.where, *found.interval, found.threads)
+
+
+def _speedup(base: Measurement, found: Measurement) -> tuple[float, float, float]:
+    gain = ratio(base, found)
+    return (gain.value, gain.low, gain.high)

@@ -126,7 +126,7 @@ def compile(
         raise UsageError(
             f"no pass of '{pipeline}' makes integer ends",
             where="--input" if input else "--output",
-            hint="end the pipeline in quantize-int8, quantize-uint8, quantize-mixed or qat",
+            hint="end the pipeline in quantize-int8, -uint8, -int16, -mixed or in qat",
         )
     pipeline = with_ends(pipeline, input, output)
     device = None if target is None else load_target(target)

@@ -1,17 +1,31 @@
-"""The use case `measure`: latency of files here, interleaved when two are compared."""
+"""The use case `measure`: latency of files here or on a phone, interleaved when compared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmopt.errors import UsageError
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.data.crop import cut_all
+from lmopt.detector.contract import Contract
+from lmopt.detector.document import CONTRACT_KEY, contract_from_json
+from lmopt.device.adb import is_phone
+from lmopt.device.output import Operator
+from lmopt.device.phone import Phone
+from lmopt.errors import BackendError, UsageError
+from lmopt.flow.phone import OUTPUT_FACES, OutputsCompared, cabled, compare_outputs
+from lmopt.flow.request import check_device
+from lmopt.flow.sources import Faces, as_faces, read_bytes
 from lmopt.frontend.savedmodel import is_saved_model
+from lmopt.frontend.tflite import metadata
 from lmopt.latency.cuda import compare_saved_models
 from lmopt.latency.harness import Key, compare
 from lmopt.latency.measurement import Measurement, Ratio, ratio
+from lmopt.target.catalog import load_target
 
 MODEL, AGAINST = "model", "against"
 
@@ -26,6 +40,10 @@ class Measured:
         against: The other file, or None.
         against_measurements: Of the other file, by thread count.
         speedups: How many times the model is as fast as the other file, by thread count.
+        phone: What was measured, where it was a phone; else None.
+        phone_notes: What is to be said of the runs there, outputs among it.
+        outputs: How far the phone's answers are from this host's, by file.
+        profile: Where the time of the model went on the phone, where asked for.
     """
 
     model: str
@@ -33,6 +51,15 @@ class Measured:
     against: str | None
     against_measurements: Mapping[int, Measurement]
     speedups: Mapping[int, Ratio]
+    phone: Phone | None = None
+    phone_notes: tuple[str, ...] = ()
+    outputs: Mapping[str, OutputsCompared] = field(default_factory=dict)
+    profile: tuple[Operator, ...] = ()
+
+    @property
+    def all(self) -> tuple[Measurement, ...]:
+        """Returns every measurement."""
+        return (*self.measurements.values(), *self.against_measurements.values())
 
     @property
     def best(self) -> Measurement:
@@ -54,6 +81,11 @@ class Measured:
             document["speedups"] = [
                 {"threads": threads, **found.to_json()} for threads, found in self.speedups.items()
             ]
+        if self.phone is not None:
+            document["phone"] = self.phone.to_json()
+            document["notes"] = list(self.phone_notes)
+            document["outputs"] = {name: found.to_json() for name, found in self.outputs.items()}
+            document["profile"] = [asdict(op) for op in self.profile]
         return document
 
 
@@ -65,22 +97,45 @@ def measure(
     max_seconds: float = 20.0,
     min_runs: int = 50,
     seed: int = 0,
+    device: str = "auto",
+    target: str | Path | None = None,
+    benchmark_model: Path | None = None,
+    data: Faces = None,
+    per_op: bool = False,
 ) -> Measured:
-    """Returns measured latencies of a .tflite on this host, or of a SavedModel on its CUDA device.
+    """Returns measured latencies of a .tflite on this host or a phone, of a SavedModel on CUDA.
 
     Args:
         model: The file or its bytes, or the folder of a SavedModel.
         against: Another one of the same kind, measured in the same interleaved run.
         threads: CPU thread counts; a SavedModel is measured once.
         max_seconds: When to stop although an interval is still wide.
-        min_runs: Inferences of each .tflite, unless the time is up before.
+        min_runs: Inferences of each .tflite, unless the time is up before; on this host.
         seed: Draws the order of visits.
+        device: `adb` or `adb:SERIAL` for a phone; `auto` goes by the kind of file.
+        target: Profile whose engine the phone is to use; None takes its own CPU profile.
+        benchmark_model: TFLite's tool for the phone; None looks for it.
+        data: Faces on which the phone's answers are compared with this host's; None compares none.
+        per_op: Also find out where the time of the model goes on the phone.
 
     Raises:
-        UsageError: A .tflite against a SavedModel, or CPU threads for SavedModels.
+        UsageError: A .tflite against a SavedModel, CPU threads for SavedModels, options of phones
+            without one, or no phone named where there are several.
         InputError: A file that cannot be read, or a thread count the machine does not have.
-        BackendError: A file crashes, hangs or is refused by the runtime, or no CUDA device is here.
+        BackendError: A file crashes, hangs or is refused by the runtime, or no such device is here.
     """
+    check_device(device)
+    if is_phone(device):
+        return _on_phone(
+            model, against, tuple(threads), max_seconds, seed, device, target, benchmark_model,
+            data, per_op,
+        )  # fmt: skip
+    if target is not None or benchmark_model is not None or data is not None or per_op:
+        raise UsageError(
+            "a target, a tool, faces or single nodes are for measuring on a phone",
+            where="--device",
+            hint="add --device adb",
+        )
     files = {MODEL: _file(model)}
     if against is not None:
         files[AGAINST] = _file(against)
@@ -98,6 +153,73 @@ def measure(
         other,
         {count: ratio(other[count], own[count]) for count in other},
     )
+
+
+def _on_phone(
+    model: str | Path | bytes,
+    against: str | Path | bytes | None,
+    threads: tuple[int, ...],
+    max_seconds: float,
+    seed: int,
+    device: str,
+    target: str | Path | None,
+    tool: Path | None,
+    data: Faces,
+    per_op: bool,
+) -> Measured:
+    files = {MODEL: _bytes(model)}
+    if against is not None:
+        files[AGAINST] = _bytes(against)
+    names = {MODEL: _name(model), AGAINST: "" if against is None else _name(against)}
+    cable = cabled(device, None if target is None else load_target(target), tool)
+    crops = {label: _crops(content, names[label], data) for label, content in files.items()}
+    outputs: dict[str, OutputsCompared] = {}
+    with cable.bench() as bench:
+        run = bench.compare(files, threads=threads, max_seconds=max_seconds, seed=seed)
+        for (label, _), error in run.failures.items():
+            raise BackendError(error.what, where=names[label], hint=error.hint)
+        for label, content in files.items():
+            found = crops[label]
+            outputs[names[label]] = (
+                found
+                if isinstance(found, OutputsCompared)
+                else compare_outputs(bench, content, *found, names[label])
+            )
+        profile = bench.profile(files[MODEL], threads=threads[0]) if per_op else None
+    own = {count: run.measurements[MODEL, count] for count in threads}
+    other = {count: run.measurements[AGAINST, count] for count in threads if against is not None}
+    notes = [f"{names[label]}: {text}" for label, found in run.notes.items() for text in found]
+    notes += [f"{name}: {compared}" for name, compared in outputs.items()]
+    return Measured(
+        names[MODEL],
+        own,
+        None if against is None else names[AGAINST],
+        other,
+        {count: ratio(other[count], own[count]) for count in other},
+        cable.phone,
+        (*cable.notes, *notes),
+        outputs,
+        () if profile is None else profile.operators,
+    )
+
+
+def _crops(
+    model: bytes, name: str, data: Faces
+) -> tuple[Contract, NDArray[np.uint8]] | OutputsCompared:
+    """Returns a file's contract and crops of a few validation faces, or why there are none."""
+    text = metadata(model, name).get(CONTRACT_KEY)
+    if text is None:
+        return OutputsCompared(reason="the file carries no contract")
+    if data is None:
+        return OutputsCompared(reason="no faces are given (--data)")
+    contract = contract_from_json(text, name)
+    faces = as_faces(data, contract).split("validation")
+    few = {face.id for face in faces.faces[:OUTPUT_FACES]}
+    return contract, cut_all(faces.keep(lambda face: face.id in few), contract).pixels
+
+
+def _bytes(model: str | Path | bytes) -> bytes:
+    return model if isinstance(model, bytes) else read_bytes(Path(model))
 
 
 def _on_cuda(

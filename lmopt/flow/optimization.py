@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lmopt.data.dataset import SPLITS
+from lmopt.device.adb import is_phone
 from lmopt.errors import BackendError, PassError, SearchError, UsageError
 from lmopt.exploration.candidate import Candidate, Failure, Trained
 from lmopt.exploration.front import Front
 from lmopt.exploration.result import Dominated, OptimizeResult
 from lmopt.flow import events, storage
-from lmopt.flow.candidates import Timing, default_folder, is_measured, measure_all, obtain
+from lmopt.flow.candidates import (
+    OnPhone,
+    Timing,
+    default_folder,
+    is_measured,
+    measure_all,
+    measure_on_phone,
+    obtain,
+)
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.journal import Journal
+from lmopt.flow.phone import ANY_TARGET, Cabled, cabled
 from lmopt.flow.pipelines import BASELINE, scaled
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.sources import as_teacher, kind_of_faces, load, load_faces
@@ -31,7 +41,8 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
 
     Every pipeline is run, emitted, scored on the validation faces and recorded; a rerun with the
     same arguments takes finished candidates from the journal. Then all files are measured on this
-    host in one interleaved run, and the baseline and the front see the test faces once.
+    host in one interleaved run, and on a phone in another where one is asked for; the baseline and
+    the front see the test faces once.
 
     Args:
         request: What is wanted.
@@ -42,7 +53,13 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         InputError: Data, contract or model that cannot be used.
         SearchError: No candidate meets the constraints.
     """
-    target = load_target(request.target)
+    cable = None
+    if is_phone(request.device):
+        named = None if request.target == ANY_TARGET else load_target(request.target)
+        cable = cabled(request.device, named, request.benchmark_model)
+        for note in cable.notes:
+            listen(events.Noted(note))
+    target = load_target(request.target) if cable is None else cable.target
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()
     contract = detector.require_contract()
@@ -75,7 +92,12 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         listen(events.Activity("measuring every file on this host, interleaved"))
         files = (baseline, *made.values(), *(form.made for form in forms if form.made))
         measured = measure_all(files, target, request)
-        timing = Timing(target, request, measured, baseline)
+        phone = None
+        if cable is not None:
+            listen(events.Activity(f"measuring every file on {cable.phone}, interleaved"))
+            crops = bench.protocol("validation").crops.pixels
+            phone = measure_on_phone(files, cable, request, contract, crops, listen)
+        timing = Timing(target, request, measured, baseline, phone)
         base = timing.candidate(baseline)
         candidates = [base]
         for trained in made.values():
@@ -118,10 +140,24 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
             "seed": request.seed,
             "measured_target": is_measured(target, request),
             "busy": any(m.busy for m in measured.values()),
+            **({} if cable is None or phone is None else _phone_facts(cable, phone)),
             "out": str(out.resolve()),
         },
         storage=storage.comparison(target, forms, timing, base),
     )
+
+
+def _phone_facts(cable: Cabled, phone: OnPhone) -> dict[str, object]:
+    """Returns what a report says of the phone and of the state it was in."""
+    found = phone.run.measurements.values()
+    conditions = [m.conditions for m in found if m.conditions is not None]
+    return {
+        "phone": cable.phone.to_json(),
+        "phone_tool": str(cable.tool),
+        "phone_notes": [*cable.notes, *phone.compared],
+        "phone_conditions": None if not conditions else asdict(conditions[0]),
+        "doubts": list(dict.fromkeys(doubt for m in found for doubt in m.doubts)),
+    }
 
 
 def _pipelines(request: OptimizeRequest, target: Target) -> tuple[Pipeline, ...]:

@@ -18,6 +18,7 @@ _ENDINGS: Mapping[StorageForm, str] = {
     "float16": ",to-float16",
     "int8": ",quantize-int8",
     "uint8": ",quantize-uint8",
+    "int16x8": ",quantize-int16",
 }
 
 

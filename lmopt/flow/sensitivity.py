@@ -73,7 +73,7 @@ def sensitivity(
         raise UsageError(
             f"{last.name} does not quantize part by part",
             where=str(pipeline),
-            hint="end the pipeline with quantize-int8, quantize-uint8 or quantize-mixed",
+            hint="end the pipeline with quantize-int8, -uint8, -int16 or -mixed",
         )
     if segments < 1:
         raise UsageError(f"segments is {segments}, wanted at least 1")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmopt.errors import BackendError, PassError
+from lmopt.device.adb import is_phone
+from lmopt.errors import BackendError, PassError, UsageError
 from lmopt.exploration.candidate import Candidate, Trained
 from lmopt.exploration.storage import StorageComparison, StorageRow
 from lmopt.flow import events
@@ -30,11 +31,17 @@ def compare_storage(request: OptimizeRequest, listen: Listener = ignore) -> Stor
         listen: Receives progress events.
 
     Raises:
-        UsageError: Unknown detector or target.
+        UsageError: Unknown detector or target, or a phone.
         InputError: Data, contract or model that cannot be used.
         PassError: The float file cannot be made.
         BackendError: The float file fails, or measuring does.
     """
+    if is_phone(request.device):
+        raise UsageError(
+            "storage forms alone are not measured on a phone",
+            where="--device",
+            hint="lmopt optimize --device adb measures them with its candidates",
+        )
     target = load_target(request.target)
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()
@@ -46,7 +53,7 @@ def compare_storage(request: OptimizeRequest, listen: Listener = ignore) -> Stor
         detector, faces, target, seed=request.seed, cache=journal.cache, listen=listen
     ) as bench:
         baseline, _ = obtain(bench, journal, of_form("float32"))
-        made = make_forms(bench, journal, target, request, listen)
+        made = make_forms(bench, journal, target, request, listen, slow=True)
         bench.rest()
         listen(events.Activity("measuring every form on this host, interleaved"))
         measured = measure_all((baseline, *(f.made for f in made if f.made)), target, request)
@@ -86,11 +93,22 @@ def make_forms(
     target: Target,
     request: OptimizeRequest,
     listen: Listener = ignore,
+    *,
+    slow: bool = False,
 ) -> tuple[Form, ...]:
-    """Returns the detector in every form, the target's preferred order first, illegal ones last."""
+    """Returns the detector in every form, the target's preferred order first, illegal ones last.
+
+    Legal forms that the target's engine leaves to others are made where `slow` ones are wanted.
+    """
     return tuple(
-        _make_form(form, bench, journal, target, request, listen) for form in _ordered(target)
+        _make_form(form, bench, journal, target, request, listen)
+        if slow or target.runs(form) or not target.rule(form).legal
+        else Form(form, ends_of(of_form(form), target, request), None, _SLOW)
+        for form in _ordered(target)
     )
+
+
+_SLOW = "not made: the engine does not compute in it (lmopt storage makes it all the same)"
 
 
 def _ordered(target: Target) -> list[StorageForm]:

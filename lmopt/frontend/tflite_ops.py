@@ -23,6 +23,8 @@ def _binary(make: Callable[[Any], ops.Op], kind: str) -> Reader:
     def read(importer: Importer, operator: Operator) -> None:
         fields = options_of(operator, kind)
         inputs = [importer.value(k) for k in operator.inputs]
+        if fields.get("potScaleInt16") and importer.type(inputs[0]).dtype is DType.I16:
+            raise GraphError("it adds 16-bit values on scales that are powers of two")
         importer.add(operator, make(fields["fusedActivationFunction"]), inputs)
 
     return read

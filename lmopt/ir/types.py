@@ -44,6 +44,11 @@ class DType(StrEnum):
         info = np.iinfo(self.numpy)  # type: ignore[type-var]
         return int(info.min), int(info.max)
 
+    @property
+    def kernel(self) -> DType:
+        """Returns the type of the kernels that go with activations of this one."""
+        return DType.I8 if self is DType.I16 else self
+
 
 _NUMPY: dict[DType, type[np.generic]] = {
     DType.F32: np.float32,

@@ -1,1 +1,1 @@
-"""Measuring latency on this machine."""
+"""Measuring latency on this machine and on phones."""

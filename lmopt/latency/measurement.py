@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,33 @@ from lmopt.errors import InputError
 
 RESAMPLES = 1000
 BUSY_CORES = 0.25
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a phone was like while a file was measured on it; None where it does not tell.
+
+    Attributes:
+        device: The phone as plain data: model, chip, Android version, clocks.
+        mask: CPUs the tool was bound to, in hexadecimal.
+        temperature_before_c, temperature_after_c: In degrees Celsius.
+        governors: Clock governors of its cores.
+        inferences: Measured inferences in all.
+        init_ms, first_ms: Loading, and the first inference.
+        memory_mb: Memory of the tool in the end.
+        doubts: Why the latency may not be what the phone can do.
+    """
+
+    device: Mapping[str, Any]
+    mask: str | None
+    temperature_before_c: float | None
+    temperature_after_c: float | None
+    governors: tuple[str, ...]
+    inferences: int
+    init_ms: float | None
+    first_ms: float | None
+    memory_mb: float | None
+    doubts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +60,9 @@ class Measurement:
         tool: What measured.
         where: The machine, in words.
         session: The interleaved run it belongs to; only within one are rounds paired.
-        other_load: CPU cores that other processes (and the hypervisor) kept busy meanwhile.
+        other_load: CPU cores that other processes (and the hypervisor) kept busy meanwhile; on a
+            phone, before.
+        conditions: Of a phone, whose samples are medians or means of runs of the tool.
     """
 
     target: str
@@ -46,6 +75,7 @@ class Measurement:
     where: str
     session: str
     other_load: float
+    conditions: Conditions | None = None
 
     def __post_init__(self) -> None:
         count = len(self.samples_ms)
@@ -88,6 +118,12 @@ class Measurement:
         """Returns whether other work disturbed the measurement noticeably."""
         return self.other_load > BUSY_CORES
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Returns why the latency may not be what the machine can do."""
+        busy = (f"busy: other work took {self.other_load:.1f} cores",) if self.busy else ()
+        return busy + (() if self.conditions is None else self.conditions.doubts)
+
     def _medians(self, draws: NDArray[np.intp]) -> NDArray[np.float64]:
         picked = self._rounds[draws].reshape(len(draws), -1)
         return np.asarray(np.median(picked, axis=1), np.float64)
@@ -113,6 +149,8 @@ class Measurement:
             "where": self.where,
             "busy": self.busy,
             "other_load": self.other_load,
+            "doubts": list(self.doubts),
+            "conditions": None if self.conditions is None else asdict(self.conditions),
         }
 
 

@@ -40,6 +40,8 @@ class Need(StrEnum):
 
 Loss = Literal["l1", "l2", "smooth-l1", "wing", "rmse", "heatmap-mse", "adaptive-wing", "pfld"]
 Observer = Literal["min-max", "percentile", "mse", "kl"]
+Rounding = Literal["nearest", "reconstructed"]
+"""How kernels are rounded: each value by itself, or so that what the kernel gives errs least."""
 RangeRule = Literal["learned", "average", "fixed"]
 """What becomes of activation ranges in training: learned step sizes, a slow average, nothing."""
 Progress = Callable[["TrainingProgress"], None]
@@ -122,7 +124,7 @@ class QuantScheme:
     """How a graph is put on integer grids.
 
     Attributes:
-        storage: Activation storage, I8 or U8.
+        storage: Activation storage: I8, U8 or I16.
         per_channel: Whether kernels have a scale per output channel (int8) or one (uint8).
         real: Nodes that stay in float32, besides those that have no integer form.
     """
@@ -169,6 +171,19 @@ class Trainer(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and covariance of what a kernel is multiplied with.
+
+    Attributes:
+        mean: [slices, taps]: a depthwise kernel has a slice per channel, any other one slice.
+        covariance: [slices, taps, taps].
+    """
+
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+
 class Calibrator(Protocol):
     """Observes activations of a float graph on training faces."""
 
@@ -190,10 +205,25 @@ class Calibrator(Protocol):
         """
         ...
 
+    def excess_errors(
+        self, graph: Graph, values: Sequence[Value], observer: Observer, *, storage: DType
+    ) -> Mapping[int, float]:
+        """Returns, by number of faces, the part by which rounding errs more on others than it must.
+
+        Numbers rise.
+        """
+        ...
+
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int
     ) -> Mapping[Value, NDArray[np.float64]]:
         """Returns the mean of each value over faces, as real numbers, without the batch."""
+        ...
+
+    def kernel_inputs(
+        self, graph: Graph, names: Sequence[str], *, faces: int
+    ) -> Mapping[str, Moments]:
+        """Returns mean and covariance of what kernels are multiplied with, by node."""
         ...
 
 

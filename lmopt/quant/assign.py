@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.interp.integer import EIGHT_BITS_ONLY
 from lmopt.ir.ops import (
     BatchNorm,
     Concat,
     Constant,
-    DepthwiseConv2D,
     Dequantize,
     Input,
     Maximum,
@@ -26,18 +23,19 @@ from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.grid import (
     activation_grid,
-    asymmetric_grid,
-    asymmetric_kernel,
     at_least,
-    integer_bias,
     range_of,
-    symmetric_grid,
-    symmetric_kernel,
 )
+from lmopt.quant.weights import KERNEL_AXIS, RoundedKernel, integer_weights, kernel_grid
 from lmopt.target.limits import FIXED_GRIDS, STEP_RATIOS, operand_step
 from lmopt.target.profile import EndType
 
-_EDGE: Mapping[EndType, DType] = {"float32": DType.F32, "uint8": DType.U8, "int8": DType.I8}
+_EDGE: Mapping[EndType, DType] = {
+    "float32": DType.F32,
+    "uint8": DType.U8,
+    "int8": DType.I8,
+    "int16": DType.I16,
+}
 
 FIXED_RANGES: Mapping[str, ValueRange] = {
     kind: range_of(grid, storage) for (kind, storage), grid in FIXED_GRIDS.items()
@@ -47,22 +45,15 @@ FIXED_RANGES: Mapping[str, ValueRange] = {
 _MARGIN = 1 + 2.0**-10
 """By how much a legal scale stays clear of the limit: scales are rounded to float32."""
 
-KERNEL_AXIS: Mapping[str, int] = {
-    "conv2d": 3,
-    "conv2d_transpose": 3,
-    "depthwise_conv2d": 2,
-    "dense": 1,
-}
-"""The output-channel dimension of each kernel."""
-
 
 def stays_real(graph: Graph, node: Node, scheme: QuantScheme) -> bool:
     """Returns whether quantization leaves a node in float32, between conversions.
 
-    These are ops on coordinates, batch norms that no kernel before them can take in, and what the
-    scheme says.
+    These are ops on coordinates, batch norms that no kernel before them can take in, functions
+    without a 16-bit form where storage is that, and what the scheme says.
     """
-    return node.name in scheme.real or _has_no_integer_form(graph, node)
+    wide = scheme.storage is DType.I16 and node.op.kind in EIGHT_BITS_ONLY
+    return node.name in scheme.real or wide or _has_no_integer_form(graph, node)
 
 
 def _has_no_integer_form(graph: Graph, node: Node) -> bool:
@@ -76,7 +67,7 @@ def check_quantizable(graph: Graph) -> None:
     for node in graph.nodes:
         if isinstance(node.op, BatchNorm) and not _has_no_integer_form(graph, node):
             raise PassError(
-                "batch normalization has no 8-bit form",
+                "batch normalization has no integer form",
                 where=f"%{node.name}",
                 hint="put fold-batchnorm before this pass",
             )
@@ -165,6 +156,7 @@ def quantize_graph(
     *,
     input_type: EndType = "float32",
     output_type: EndType = "float32",
+    rounded: Mapping[str, RoundedKernel] | None = None,
 ) -> Graph:
     """Returns an integer graph: every value on a grid, every weight stored.
 
@@ -177,6 +169,7 @@ def quantize_graph(
         scheme: Storage type, kernel granularity, what stays real.
         input_type: Element type of the inputs; conversion nodes are put in where it is not storage.
         output_type: Element type of the outputs, likewise.
+        rounded: Kernels that are not rounded to the nearest, by node.
 
     Raises:
         PassError: A batch norm could be folded, or a range is missing.
@@ -196,7 +189,8 @@ def quantize_graph(
             edit.set_type(node.value, stored.type)
             continue
         edit.set_type(node.value, TensorType(scheme.storage, node.results[0].shape, grid))
-        weights = _weights(node, [grids[plan.owner[v]] for v in node.inputs], scheme)
+        operands = [grids[plan.owner[value]] for value in node.inputs]
+        weights = integer_weights(node, operands, scheme, (rounded or {}).get(node.name))
         edit.set_weights(node.name, **weights)
         for position, value in enumerate(node.inputs):
             if (node.name, position) in plan.separated:
@@ -210,11 +204,18 @@ def quantize_graph(
                 )
     for value, owner in plan.owner.items():
         _convert_readers(edit, graph, value, plan.real, grids[owner], scheme)
+
+    def border(value: Value, dtype: DType) -> TensorType:
+        shape = graph.type(value).shape
+        if dtype is DType.F32:
+            return TensorType(dtype, shape)
+        there = replace(scheme, storage=dtype)
+        return TensorType(dtype, shape, _grid(graph, plan.owner[value], legal, there))
+
     for source in graph.inputs:
-        _convert_input(edit, source, _EDGE[input_type])
+        _convert_input(edit, source, border(source.value, _EDGE[input_type]))
     for name, value in graph.outputs:
-        type = TensorType(scheme.storage, graph.type(value).shape, grids[plan.owner[value]])
-        _convert_output(edit, name, value, type, _EDGE[output_type])
+        _convert_output(edit, name, value, border(value, _EDGE[output_type]))
     return edit.done()
 
 
@@ -240,11 +241,11 @@ def legal_ranges(
                 continue
             owner = plan.owner[node.value]
             operands = [grids[plan.owner[value]] for value in node.inputs]
-            kernel = _kernel_grid(node, operands[0], scheme) if "kernel" in node.weights else None
+            kernel = kernel_grid(node, operands[0], scheme) if "kernel" in node.weights else None
             least = operand_step(node.op.kind, operands, kernel) / STEP_RATIOS[node.op.kind]
             if grids[owner].scale[0] <= least:
                 narrow = True
-                legal[owner] = at_least(legal[owner], least * _MARGIN)
+                legal[owner] = at_least(legal[owner], least * _MARGIN, scheme.storage)
                 grids[owner] = _grid(graph, owner, legal, scheme)
     return legal
 
@@ -253,8 +254,9 @@ def _grid(
     graph: Graph, value: Value, ranges: Mapping[Value, ValueRange], scheme: QuantScheme
 ) -> Quant:
     node = graph.producer(value)
-    if node.op.kind in FIXED_RANGES:
-        return FIXED_GRIDS[node.op.kind, scheme.storage]
+    fixed = FIXED_GRIDS.get((node.op.kind, scheme.storage))
+    if fixed is not None:
+        return fixed
     if isinstance(node.op, Constant):
         real = node.weight("value").real()
         return activation_grid(ValueRange(float(real.min()), float(real.max())), scheme.storage)
@@ -265,50 +267,6 @@ def _grid(
 
 def _constant(node: Node, grid: Quant, scheme: QuantScheme) -> Weight:
     return Weight.of(grid.quantize(node.weight("value").real(), scheme.storage), grid)
-
-
-def _weights(node: Node, operands: Sequence[Quant], scheme: QuantScheme) -> dict[str, Weight]:
-    stored: dict[str, Weight] = {}
-    if "alpha" in node.weights:
-        alpha = node.weight("alpha").real()
-        signed = scheme.storage is DType.I8
-        stored["alpha"] = symmetric_kernel(alpha, None) if signed else asymmetric_kernel(alpha)
-    if "kernel" not in node.weights:
-        return stored
-    kernel = node.weight("kernel").real()
-    axis, floor = _kernel_slices(node, operands[0], scheme)
-    if scheme.storage is DType.I8:
-        stored["kernel"] = symmetric_kernel(kernel, axis, floor=floor)
-    else:
-        stored["kernel"] = asymmetric_kernel(kernel, floor=float(floor.max()))
-    grid = stored["kernel"].type.quant
-    if "bias" in node.weights and grid is not None:
-        stored["bias"] = integer_bias(node.weight("bias").real(), operands[0], grid)
-    return stored
-
-
-def _kernel_grid(node: Node, operand: Quant, scheme: QuantScheme) -> Quant:
-    kernel = node.weight("kernel").real()
-    axis, floor = _kernel_slices(node, operand, scheme)
-    if scheme.storage is DType.I8:
-        return symmetric_grid(kernel, axis, floor=floor)
-    return asymmetric_grid(kernel, floor=float(floor.max()))
-
-
-def _kernel_slices(
-    node: Node, operand: Quant, scheme: QuantScheme
-) -> tuple[int | None, NDArray[np.float64]]:
-    """Returns the axis with a scale per slice, or None, and the least scales.
-
-    Below the least, a bias would not fit into 31 bits.
-    """
-    several = isinstance(node.op, DepthwiseConv2D) and node.op.multiplier > 1
-    axis = KERNEL_AXIS[node.op.kind] if scheme.per_channel and not several else None
-    if "bias" not in node.weights:
-        return axis, np.zeros(1)
-    bias = node.weight("bias").real().astype(np.float64)
-    floor = np.abs(bias) / (operand.scale[0] * 2.0**30)
-    return axis, floor if axis is not None else floor.max(keepdims=True)
 
 
 def _requantize(
@@ -344,32 +302,34 @@ def _convert_readers(
     edit.rewire(value, new.value, only=others)
 
 
-def _convert_input(edit: Edit, source: Node, wanted: DType) -> None:
-    """Makes an input arrive as `wanted`, with a quantize behind it where storage differs."""
+def _convert_input(edit: Edit, source: Node, border: TensorType) -> None:
+    """Makes an input arrive as `border`, with a quantize behind it where storage differs."""
     stored = edit.node(source.name).results[0]
-    if wanted is stored.dtype:
+    if border.dtype is stored.dtype:
         return
     name = edit.fresh(f"{source.name}_stored")
     edit.put(Node(name, Quantize(), (), (stored,), loc=source.loc))
     edit.rewire(source.value, Value(name))
-    edit.set_inputs(name, source.value)
-    edit.set_type(source.value, _edge_type(stored, wanted))
+    edit.set_type(source.value, border)
+    edit.set_inputs(name, _on_the_way(edit, source.value, border, stored))
 
 
-def _convert_output(edit: Edit, name: str, value: Value, stored: TensorType, wanted: DType) -> None:
-    """Makes an output leave as `wanted`, through a dequantize or quantize where storage differs."""
-    if wanted is edit.node(value.node).results[0].dtype:
+def _convert_output(edit: Edit, name: str, value: Value, border: TensorType) -> None:
+    """Makes an output leave as `border`, through a dequantize or quantize where storage differs."""
+    given = edit.node(value.node).results[0]
+    if border.dtype is given.dtype:
         return
-    op = Dequantize() if wanted is DType.F32 else Quantize()
-    node = Node(edit.fresh(f"{value.node}_{wanted}"), op, (value,), (_edge_type(stored, wanted),))
+    op = Dequantize() if border.dtype is DType.F32 else Quantize()
+    source = _on_the_way(edit, value, given, border)
+    node = Node(edit.fresh(f"{value.node}_{border.dtype}"), op, (source,), (border,))
     edit.output(name, edit.put(node))
 
 
-def _edge_type(stored: TensorType, wanted: DType) -> TensorType:
-    """Returns the type at the border that means the same values as `stored`."""
-    if wanted is DType.F32:
-        return TensorType(DType.F32, stored.shape)
-    grid = stored.quant
-    assert grid is not None
-    shift = wanted.bounds[0] - stored.dtype.bounds[0]
-    return TensorType(wanted, stored.shape, replace(grid, zero_point=(grid.zero_point[0] + shift,)))
+def _on_the_way(edit: Edit, value: Value, given: TensorType, wanted: TensorType) -> Value:
+    """Returns what to convert to `wanted`: of 16 bits to uint8 the runtime converts int8 alone."""
+    if (given.dtype, wanted.dtype) != (DType.I16, DType.U8) or wanted.quant is None:
+        return value
+    shift = DType.I8.bounds[0] - DType.U8.bounds[0]
+    grid = replace(wanted.quant, zero_point=(wanted.quant.zero_point[0] + shift,))
+    type = TensorType(DType.I8, wanted.shape, grid)
+    return edit.put(Node(edit.fresh(f"{value.node}_i8"), Quantize(), (value,), (type,)))

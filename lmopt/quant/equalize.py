@@ -12,7 +12,7 @@ from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.ops import AvgPool2D, Concat, Mean
 from lmopt.ir.scaling import ScaleMap, Scales
 from lmopt.ir.types import Shape
-from lmopt.quant.assign import KERNEL_AXIS
+from lmopt.quant.weights import KERNEL_AXIS
 
 Array = NDArray[np.float64]
 

@@ -9,28 +9,39 @@ from lmopt.ir.types import DType, Quant, ValueRange, Weight
 
 STEPS = 255
 """Steps between the least and the greatest of 256 stored values."""
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def activation_grid(value_range: ValueRange, storage: DType) -> Quant:
-    """Returns the asymmetric 8-bit grid of a range, widened so that 0 is exactly on it.
+    """Returns the grid of a range, 0 exactly on it: asymmetric in 8 bits, symmetric in 16.
 
-    Source: TensorFlow Lite 8-bit quantization specification (zero must be representable).
+    Source: TensorFlow Lite 8-bit quantization specification (zero must be representable); its
+    16x8 mode, whose zero points are 0.
     """
     low, high = min(value_range.low, 0.0), max(value_range.high, 0.0)
     least, greatest = storage.bounds
-    scale = float(np.float32((high - low) / STEPS))
-    if scale < np.finfo(np.float32).tiny:
+    scale = float(np.float32(_step(low, high, storage)))
+    if storage is DType.I16:
+        return Quant.per_tensor(scale if scale >= _TINY else 1.0 / greatest, 0)
+    if scale < _TINY:
         return Quant.per_tensor(1.0 / STEPS, least if high >= -low else greatest)
     zero_point = int(np.clip(round(least - low / scale), least, greatest))
     return Quant.per_tensor(scale, zero_point)
 
 
-def at_least(value_range: ValueRange, scale: float) -> ValueRange:
+def _step(low: float, high: float, storage: DType) -> float:
+    least, greatest = storage.bounds
+    if storage is DType.I16:
+        return max(high, -low) / greatest
+    return (high - low) / (greatest - least)
+
+
+def at_least(value_range: ValueRange, scale: float, storage: DType) -> ValueRange:
     """Returns a range widened around 0 so that its activation grid has at least a scale."""
     low, high = min(value_range.low, 0.0), max(value_range.high, 0.0)
-    now = (high - low) / STEPS
-    if now < np.finfo(np.float32).tiny:
-        return ValueRange(0.0, scale * STEPS)
+    now = _step(low, high, storage)
+    if now < _TINY:
+        return ValueRange(0.0, scale / _step(0.0, 1.0, storage))
     factor = max(1.0, scale / now)
     return ValueRange(low * factor, high * factor)
 
@@ -64,7 +75,7 @@ def symmetric_grid(
     others = tuple(k for k in range(kernel.ndim) if axis is None or k != axis)
     peak = np.abs(kernel.astype(np.float64)).max(axis=others)
     scale = np.maximum(np.atleast_1d(peak) / 127.0, floor)
-    scale = np.where(scale < np.finfo(np.float32).tiny, 1.0 / 127.0, scale)
+    scale = np.where(scale < _TINY, 1.0 / 127.0, scale)
     return Quant(tuple(scale.tolist()), (0,) * scale.size, axis)
 
 
@@ -82,13 +93,15 @@ def asymmetric_grid(kernel: NDArray[np.float32], *, floor: float = 0.0) -> Quant
     """Returns the grid of `asymmetric_kernel`."""
     low, high = min(float(kernel.min()), 0.0), max(float(kernel.max()), 0.0)
     scale = float(np.float32(max((high - low) / (STEPS - 1), floor)))
-    if scale < np.finfo(np.float32).tiny:
+    if scale < _TINY:
         scale = 1.0 / STEPS
     return Quant.per_tensor(scale, int(np.clip(round(1 - low / scale), 1, 255)))
 
 
-def integer_bias(bias: NDArray[np.float32], operand: Quant, kernel: Quant) -> Weight:
-    """Returns an int32 bias on the grid operand scale times kernel scale."""
+def integer_bias(
+    bias: NDArray[np.float32], operand: Quant, kernel: Quant, dtype: DType = DType.I32
+) -> Weight:
+    """Returns a bias on the grid operand scale times kernel scale."""
     scale = tuple(float(np.float32(operand.scale[0]) * np.float32(s)) for s in kernel.scale)
     grid = Quant(scale, (0,) * len(scale), None if kernel.axis is None else 0)
-    return Weight.of(grid.quantize(bias, DType.I32), grid)
+    return Weight.of(grid.quantize(bias, dtype), grid)

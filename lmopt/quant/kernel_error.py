@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lmopt.ir.graph import Node
 from lmopt.ir.interp.fixedpoint import Multiplier
+from lmopt.ir.interp.integer import HEADROOM_BITS, has_wide_sums
 from lmopt.ir.ops import LeakyRelu
 from lmopt.ir.types import DType, Quant, TensorType
 from lmopt.quant.interval import Interval
@@ -22,6 +23,8 @@ Floats = NDArray[np.float64]
 KernelSet = Literal["reference", "default"]
 SINGLE = 2.0**-22
 """Relative error of a factor put together in float32."""
+_SHORT = 2.0**-15
+"""Relative error of a factor of 15 bits."""
 
 ANOTHER_STEP = frozenset(
     {
@@ -92,8 +95,12 @@ def _sums(node: Node, types: Sequence[TensorType], x: Sequence[Interval], steps:
     result = _grid(node.results[0]).scale[0]
     factors = np.array([_grid(types[0]).scale[0] * each / result for each in kernel.scale])
     sums = steps / factors
+    wide = has_wide_sums(node)
+    fits = (sums < 2.0 ** (47 if wide else 31)) & (steps < 2.0**31)
     if node.op.kind == "dense":
-        return np.where(sums < 2**31, 0.5 + steps * SINGLE, np.inf)
+        return np.where(fits, 0.5 + steps * SINGLE, np.inf)
+    if wide:
+        return np.where(fits, 0.5 + steps * _SHORT, np.inf)
     found = _fixed(Multiplier.of(factors.tolist()), sums)
     return found + steps * SINGLE if node.results[0].dtype is DType.U8 else found
 
@@ -138,9 +145,9 @@ def _hard_swish(
 def _addends(
     node: Node, types: Sequence[TensorType], x: Sequence[Interval], steps: Floats
 ) -> Floats:
-    """One unit for each operand at 2**-20 of twice the larger scale, then the sum."""
-    result = _grid(node.results[0]).scale[0]
-    unit = 2 * max(_grid(type).scale[0] for type in types) / 2**20 / result
+    """One unit for each operand at a small part of twice the larger scale, then the sum."""
+    result, bits = _grid(node.results[0]).scale[0], HEADROOM_BITS[node.results[0].dtype]
+    unit = 2 * max(_grid(type).scale[0] for type in types) / 2.0**bits / result
     return _fixed(Multiplier.of(unit), steps / unit + 2) + 2 * unit
 
 

@@ -1,4 +1,4 @@
-"""Range observers: which interval of a tensor's values eight bits should represent."""
+"""Range observers: which interval of a tensor's values its storage should represent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ from lmopt.quant.grid import STEPS, activation_grid
 PERCENTILE = 99.99
 """Share of values (in percent) the percentile observer keeps, half of the rest cut at each end."""
 
+HEADROOM = 4.0
+"""How far the grid of 16 bits reaches beyond the extremes: it has steps to spare.
 
-BINS_PER_STEP = 8
-"""Histogram bins per step of the grid in the search for the least squared error."""
+A face unlike those of calibration is not cut off then. Measured on pfld-1.0@300w (193 validation
+faces): the loss to be expected falls from 0.0166 points to 0.0022, with 2 and 4 alike; that of
+pfld-0.25@300w stays at 0.0025.
+"""
+
+BINS = 8 * STEPS
+"""Histogram bins in the search for the least loss: eight per step of an 8-bit grid.
+
+Of 16 bits they show what clipping costs; what rounding costs is too little to count.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +49,9 @@ class ActivationSample:
 
 
 def min_max(sample: ActivationSample, storage: DType) -> ValueRange:
-    """Returns the exact extremes."""
-    return ValueRange(sample.low, sample.high)
+    """Returns the exact extremes; of 16 bits `HEADROOM` times as far."""
+    more = HEADROOM if storage is DType.I16 else 1.0
+    return ValueRange(sample.low * more, sample.high * more)
 
 
 def percentile(sample: ActivationSample, storage: DType) -> ValueRange:
@@ -51,12 +62,19 @@ def percentile(sample: ActivationSample, storage: DType) -> ValueRange:
 
 
 def mean_squared_error(sample: ActivationSample, storage: DType) -> ValueRange:
-    """Returns the range whose 8-bit grid has the least mean squared error on the sample."""
+    """Returns the range whose grid has the least mean squared error on the sample."""
     return _least(sample, storage, _squared_error)
 
 
+def rounding_error(found: ValueRange, sample: ActivationSample, storage: DType) -> float:
+    """Returns the mean squared error of a sample on the 8-bit grid of a range."""
+    grid = activation_grid(found, storage)
+    real = grid.dequantize(grid.quantize(sample.values, storage))
+    return float(np.mean((real - sample.values) ** 2))
+
+
 def kl_divergence(sample: ActivationSample, storage: DType) -> ValueRange:
-    """Returns the range whose 8-bit grid keeps the distribution of the sample best.
+    """Returns the range whose grid keeps the distribution of the sample best.
 
     What a step of the grid holds is spread evenly over those of its histogram bins that hold
     anything; the Kullback-Leibler divergence of the histogram from that is made least. What is cut
@@ -104,12 +122,12 @@ def _least(sample: ActivationSample, storage: DType, loss: _Loss) -> ValueRange:
     """Returns the range with the least loss.
 
     Both ends shrink together first, then each end alone, over a fixed ladder of factors. The loss
-    is that of a histogram of the sample, `BINS_PER_STEP` times finer than the grid.
+    is that of a histogram of the sample.
     """
     low, high = min(sample.low, 0.0), max(sample.high, 0.0)
     if low == high:
         return ValueRange(low, high)
-    counts, edges = np.histogram(sample.values, bins=BINS_PER_STEP * STEPS, range=(low, high))
+    counts, edges = np.histogram(sample.values, bins=BINS, range=(low, high))
     centres = (edges[:-1] + edges[1:]) / 2.0
 
     def error(low: float, high: float) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from lmopt.ir.graph import Graph
 from lmopt.ir.ops import Constant, Input
 from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.assign import KERNEL_AXIS, stays_real
+from lmopt.quant.assign import stays_real
+from lmopt.quant.weights import KERNEL_AXIS
 
 Segment = frozenset[str]
 """Names of the nodes of a part."""

@@ -32,6 +32,9 @@ def page(result: OptimizeResult, plot: bytes, strips: Sequence[Strip]) -> str:
         where=summary.where(result),
         estimated=summary.is_estimated(result),
         busy=bool(result.environment.get("busy")),
+        doubts=[
+            text for key in ("phone_notes", "doubts") for text in result.environment.get(key, ())
+        ],
         recommendation=summary.recommendation(result),
         plot=_base64(plot),
         columns=summary.columns(result),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmopt.exploration.storage import StorageComparison, StorageRow
-from lmopt.report.summary import latency_text
+from lmopt.report.summary import latency_text, target_columns
 from lmopt.units import human_bytes
 
 
@@ -14,14 +14,9 @@ def choice(found: StorageComparison) -> str:
     return f"storage for {found.target}{runtime}: {found.chosen}: {rule}"
 
 
-def is_estimated(found: StorageComparison) -> bool:
-    """Returns whether the latencies that count are estimates for another device."""
-    return found.baseline.latency.kind == "estimated"
-
-
 def columns(found: StorageComparison) -> tuple[str, ...]:
     """Returns the headings that belong to `cells`."""
-    target = (f"{found.target} ms (estimated ±)",) if is_estimated(found) else ()
+    target = target_columns(found.target, found.baseline)
     kind = found.baseline.latency.kind
     return (
         "storage",
@@ -42,7 +37,8 @@ def cells(row: StorageRow, found: StorageComparison) -> tuple[str, ...]:
     if candidate is None or change is None:
         blanks = ("-",) * (len(columns(found)) - 2)
         return (name, *blanks, row.reason if row.rule.legal else f"not legal: {row.rule}")
-    target = (latency_text(candidate.latency),) if is_estimated(found) else ()
+    there = target_columns(found.target, found.baseline)
+    target = (latency_text(candidate.latency),) if there else ()
     return (
         name,
         f"{candidate.trained.val_nme_percent:.3f}",

@@ -20,7 +20,9 @@ class Row:
         role: `baseline`, or `front N` as the plot numbers it.
         host: Latency measured on this host.
         speedup: Against the baseline, measured on this host.
-        target: Latency estimated for the target; empty where the host is what counts.
+        target: Latency estimated for the target, or measured on the phone; empty where the host
+            is what counts.
+        phone_speedup: Against the baseline, measured on the phone; empty where there is none.
     """
 
     role: str
@@ -32,6 +34,7 @@ class Row:
     target: str
     size: str
     verdict: str
+    phone_speedup: str = ""
 
 
 def is_estimated(result: OptimizeResult) -> bool:
@@ -39,9 +42,23 @@ def is_estimated(result: OptimizeResult) -> bool:
     return result.baseline.latency.kind == "estimated"
 
 
+def is_on_phone(baseline: Candidate) -> bool:
+    """Returns whether latencies were measured on a phone."""
+    return baseline.phone_speedup is not None
+
+
+def target_columns(target: str, baseline: Candidate) -> tuple[str, ...]:
+    """Returns the heading of the target's latency; none where the host is what counts."""
+    if is_on_phone(baseline):
+        return (f"{target} ms (measured on the phone)",)
+    return (f"{target} ms (estimated ±)",) if baseline.latency.kind == "estimated" else ()
+
+
 def columns(result: OptimizeResult) -> tuple[str, ...]:
     """Returns the headings that belong to `cells`."""
-    target = (f"{result.target} ms (estimated ±)",) if is_estimated(result) else ()
+    target = target_columns(result.target, result.baseline)
+    if is_on_phone(result.baseline):
+        target = (*target, "phone speed-up")
     budget = f"verdict ({result.baseline.latency.kind})"
     return (
         "",
@@ -58,8 +75,8 @@ def columns(result: OptimizeResult) -> tuple[str, ...]:
 
 def cells(row: Row, result: OptimizeResult) -> tuple[str, ...]:
     """Returns a row's texts in the order of `columns`."""
-    target = (row.target,) if is_estimated(result) else ()
     before = (row.role, row.pipeline, row.test, row.validation, row.host, row.speedup)
+    target = filter(None, (row.target, row.phone_speedup))
     return (*before, *target, row.size, row.verdict)
 
 
@@ -73,6 +90,7 @@ def rows(result: OptimizeResult) -> tuple[Row, ...]:
 
 def _row(role: str, candidate: Candidate) -> Row:
     made, latency = candidate.trained, candidate.latency
+    on_phone = candidate.phone_speedup
     return Row(
         role=role,
         pipeline=candidate.pipeline,
@@ -80,9 +98,10 @@ def _row(role: str, candidate: Candidate) -> Row:
         validation=f"{made.val_nme_percent:.2f}",
         host=latency_text(candidate.host),
         speedup=speedup_text(candidate),
-        target=latency_text(latency) if latency.kind == "estimated" else "",
+        target=latency_text(latency) if on_phone or latency.kind == "estimated" else "",
         size=human_bytes(made.size_bytes),
         verdict=verdict(latency.ms),
+        phone_speedup="" if on_phone is None else _times(on_phone),
     )
 
 
@@ -103,13 +122,19 @@ def latency_text(latency: Latency) -> str:
 
 def speedup_text(candidate: Candidate) -> str:
     """Returns how many times as fast as the baseline a candidate is here, with its interval."""
-    value, low, high = candidate.speedup
+    return _times(candidate.speedup)
+
+
+def _times(speedup: tuple[float, float, float]) -> str:
+    value, low, high = speedup
     return f"{value:.2f}x [{low:.2f}, {high:.2f}]"
 
 
 def where(result: OptimizeResult) -> str:
     """Returns where the latencies come from, in words."""
     measured = f"measured on this host ({result.baseline.host.where})"
+    if is_on_phone(result.baseline):
+        return f"measured on {result.baseline.latency.where}; host column {measured}"
     if not is_estimated(result):
         return measured
     return f"estimated for {result.target}, not measured there; host column {measured}"
@@ -138,7 +163,8 @@ def recommendation(result: OptimizeResult) -> str:
     gain = (
         f"{base.latency.ms / pick.latency.ms:.2f}x as fast as the float baseline (estimated)"
         if is_estimated(result)
-        else f"{speedup_text(pick)} as fast as the float baseline (measured)"
+        else f"{_times(pick.phone_speedup or pick.speedup)} as fast as the float baseline "
+        f"(measured{' on the phone' if pick.phone_speedup else ''})"
     )
     return (
         f"ship {pick.pipeline}: {gain}, {human_bytes(pick.trained.size_bytes)} instead of "

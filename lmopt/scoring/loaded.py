@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from types import TracebackType
 from typing import Self
@@ -63,8 +64,8 @@ class LoadedModel:
         """
         outputs = []
         for start in range(0, len(crops), FACES_AT_ONCE):
-            real = self.contract.normalize(crops[start : start + FACES_AT_ONCE])
-            answer = self._runner.run({self._image.name: to_model_input(real, self._image)})
+            image = self.stored(crops[start : start + FACES_AT_ONCE])
+            answer = self._runner.run({self._image.name: image})
             outputs.append(from_model_output(answer[self._coordinates.name], self._coordinates))
         points = self.contract.decode(np.concatenate(outputs))
         if not np.isfinite(points).all():
@@ -74,6 +75,28 @@ class LoadedModel:
                 hint="the training diverged, or a conversion overflowed",
             )
         return points
+
+    def stored(self, crops: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """Returns crops as the file's input stores them, in the shape of `crops`."""
+        return to_model_input(self.contract.normalize(crops), self._image)
+
+    def landmarks_in(self, outputs: bytes) -> NDArray[np.float64]:
+        """Returns the landmarks, [1, landmarks, 2], in the bytes of all outputs, one by one.
+
+        Raises:
+            BackendError: They are not as many bytes as the file's outputs have.
+        """
+        start = 0
+        for info in self._runner.outputs:
+            size = np.dtype(info.dtype).itemsize * math.prod(info.shape)
+            if info == self._coordinates and start + size <= len(outputs):
+                raw = np.frombuffer(outputs[start : start + size], info.dtype)
+                answer = from_model_output(raw.reshape(info.shape), info)
+                return self.contract.decode(answer)
+            start += size
+        raise BackendError(
+            f"{len(outputs)} bytes of outputs, the file's end at {start}", where=self._where
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -10,9 +10,12 @@ from lmopt.errors import InputError
 
 NumberKind = Literal["sourced", "derived", "inferred", "fitted", "guess"]
 Engine = Literal["cpu", "gpu", "npu", "cuda"]
-StorageForm = Literal["float32", "float16", "int8", "uint8"]
-"""Forms a detector ships in: int8 has kernels per channel, uint8 per tensor."""
-EndType = Literal["float32", "uint8", "int8"]
+StorageForm = Literal["float32", "float16", "int8", "uint8", "int16x8"]
+"""Forms a detector ships in: int8 has kernels per channel, uint8 per tensor.
+
+int16x8 has int16 activations and int8 kernels per channel.
+"""
+EndType = Literal["float32", "uint8", "int8", "int16"]
 ModelFormat = Literal["tflite", "savedmodel"]
 
 FORMS: Mapping[StorageForm, str] = {
@@ -20,8 +23,9 @@ FORMS: Mapping[StorageForm, str] = {
     "float16": "f16",
     "int8": "i8",
     "uint8": "u8",
+    "int16x8": "i16",
 }
-"""Every form, and the storage type it keeps its weights in."""
+"""Every form, and the storage type it computes in."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,22 @@ class Experience:
 
 
 @dataclass(frozen=True)
+class DeviceNames:
+    """How a phone on a cable is known to be the device of a profile.
+
+    Attributes:
+        names: What its system calls chip or board, in lower case.
+        accelerator: The NNAPI driver that the profile means, where it means one.
+        kind, source: How that is known, and where from.
+    """
+
+    names: frozenset[str]
+    accelerator: str | None
+    kind: NumberKind
+    source: str
+
+
+@dataclass(frozen=True)
 class Target:
     """A device and the engine on it that runs the model.
 
@@ -184,7 +204,7 @@ class Target:
         name: File stem of its TOML.
         title: For people.
         engine: What runs the graph.
-        storage: Storage types the engine runs, fastest first (f32, f16, i8, u8).
+        storage: Storage types the engine runs, fastest first (f32, f16, i8, u8, i16).
         supported_ops: Op kinds the engine takes; the rest falls back to `fallback`.
         quantities: Named numbers (peaks, bandwidth, overheads), see the schema.
         pipelines: Pipeline texts that `lmopt optimize` tries, in order.
@@ -198,6 +218,7 @@ class Target:
         clusters: Cores of a CPU, fastest first.
         fusion: What the engine fuses; None where the profile does not say.
         experience: What the numbers were fitted on; None where they were not.
+        device: How the device is known on a cable, or None where it is no phone.
     """
 
     name: str
@@ -217,17 +238,22 @@ class Target:
     clusters: tuple[Cluster, ...] = ()
     fusion: Fusion | None = None
     experience: Experience | None = None
+    device: DeviceNames | None = None
 
     def rule(self, form: StorageForm) -> FormRule:
         """Returns what holds for a form; a profile that does not name it decides by its storage."""
         if form in self.forms:
             return self.forms[form]
-        legal = FORMS[form] in self.storage or (
-            form in ("float32", "float16") and not {"f32", "f16"}.isdisjoint(self.storage)
-        )
+        legal = self.runs(form)
         told = "lists" if legal else "does not list"
         return FormRule(
             legal, f"`storage` of {self.name} {told} {FORMS[form]}", "inferred", "the profile"
+        )
+
+    def runs(self, form: StorageForm) -> bool:
+        """Returns whether the engine itself computes in a form's storage."""
+        return FORMS[form] in self.storage or (
+            form in ("float32", "float16") and not {"f32", "f16"}.isdisjoint(self.storage)
         )
 
     @property

@@ -24,7 +24,7 @@ A target file holds::
     kind = "sourced"
     source = "..."
 
-    [forms.int8]                    # float32, float16, int8 (per channel), uint8 (per tensor)
+    [forms.int8]                    # float32, float16, int8, uint8 or int16x8
     legal = false                   # leave out for true
     reason = "..."
     kind = "sourced"
@@ -68,6 +68,12 @@ A target file holds::
     kind = "sourced"
     source = "..."
 
+    [device]                        # how a phone on a cable is known to be this one
+    names = ["kirin980"]            # what its system calls chip or board, in lower case
+    accelerator = "neuron-ann"      # NNAPI driver, for engine npu
+    kind = "sourced"
+    source = "..."
+
 `storage` also orders the forms: the first legal one is what `lmopt optimize` aims at.
 """
 
@@ -85,6 +91,7 @@ from lmopt.errors import InputError
 from lmopt.ir.ops import OPS
 from lmopt.target.profile import (
     Cluster,
+    DeviceNames,
     Ends,
     EndType,
     Engine,
@@ -162,6 +169,11 @@ class _Experience(_Stated):
     threads: list[int] = Field(min_length=1)
 
 
+class _Device(_Stated):
+    names: list[str] = Field(min_length=1)
+    accelerator: str | None = None
+
+
 class _TargetFile(_Strict):
     title: str = Field(min_length=1)
     engine: Engine
@@ -179,6 +191,7 @@ class _TargetFile(_Strict):
     clusters: list[_Cluster] = []
     fusion: _Fusion | None = None
     experience: _Experience | None = None
+    device: _Device | None = None
 
 
 _TABLES: Mapping[str, type[BaseModel]] = {
@@ -190,6 +203,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "clusters": _Cluster,
     "fusion": _Fusion,
     "experience": _Experience,
+    "device": _Device,
 }
 
 
@@ -251,6 +265,7 @@ def read_target(text: str, name: str, where: str) -> Target:
         clusters=tuple(Cluster(**cluster.model_dump()) for cluster in file.clusters),
         fusion=None if file.fusion is None else Fusion(**_frozen(file.fusion)),
         experience=None if file.experience is None else Experience(**_frozen(file.experience)),
+        device=None if file.device is None else _read_device(file.device),
     )
 
 
@@ -335,6 +350,11 @@ def _read_limit(limit: _Limit) -> Limit:
     if isinstance(limit.value, list):
         return Limit(0.0, tuple(limit.value), limit.kind, limit.source)
     return Limit(limit.value, (), limit.kind, limit.source)
+
+
+def _read_device(device: _Device) -> DeviceNames:
+    names = frozenset(name.lower() for name in device.names)
+    return DeviceNames(names, device.accelerator, device.kind, device.source)
 
 
 def _known(got: str, known: Any, what: str, where: str) -> None:

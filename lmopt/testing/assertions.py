@@ -14,6 +14,7 @@ from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.interp import run
 from lmopt.ir.interp.arrange import ARRANGE
 from lmopt.ir.interp.fixedpoint import Multiplier
+from lmopt.ir.interp.integer import has_wide_sums
 from lmopt.ir.types import Quant, Weight
 from lmopt.pipeline.manager import output_gap
 from lmopt.quant.bounds import InputRange, error_bounds
@@ -147,7 +148,8 @@ def assert_requantize_monotone(graph: Graph) -> None:
             reach = min(2**31 - 1, int(2**20 / factor) + 1)
             sums = np.unique(np.linspace(-reach, reach, 4001).astype(np.int64))
             sums = np.unique(np.concatenate([sums, np.arange(-300, 301)]))
-            scaled = Multiplier.of(factor).apply(sums)
+            scale = Multiplier.of(factor)
+            scaled = scale.apply_wide(sums) if has_wide_sums(node) else scale.apply(sums)
             _require(
                 bool((np.diff(scaled) >= 0).all()) and scaled[sums == 0] == 0,
                 f"%{node.name}: the factor {factor!r} does not keep the order of sums",

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from lmopt.ir import DType, Edit, Loc, Node, Quant, TensorType, Value, Weight
 from lmopt.ir import ops as o
+from lmopt.ir.interp.integer import EIGHT_BITS_ONLY
 from lmopt.ir.op import Op
 from lmopt.testing.case import Case
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
-INTEGER_STORAGE = (DType.I8, DType.U8)
+INTEGER_STORAGE = (DType.I8, DType.U8, DType.I16)
 ACTIVATIONS = st.sampled_from(["none", "relu", "relu6"])
 PADDINGS = st.sampled_from(["same", "valid"])
 
@@ -33,11 +34,19 @@ class Builder:
     edit: Edit = field(default_factory=lambda: Edit("case"))
     inputs: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
+    @property
+    def finer(self) -> int:
+        """Returns how many steps of the storage type go into one of eight bits."""
+        return 256 if self.storage is DType.I16 else 1
+
     def grid(self, scale: float | None = None, storage: DType | None = None) -> Quant:
-        """Returns a grid with a zero point anywhere, its ends included now and then."""
-        low, high = (storage or self.storage).bounds
+        """Returns a grid, of 8 bits with a zero point anywhere, its ends included now and then."""
+        storage = storage or self.storage
+        low, high = storage.bounds
         if scale is None:
             scale = math.exp(self.rng.uniform(math.log(1e-3), math.log(0.5)))
+        if storage is DType.I16:
+            return Quant.per_tensor(scale, 0)
         zero = int(np.clip(self.rng.integers(low - 40, high + 41), low, high))
         return Quant.per_tensor(scale, zero)
 
@@ -82,10 +91,11 @@ class Builder:
         self, shape: tuple[int, ...], operand: Value, axis: int, channels: int, use_bias: bool
     ) -> tuple[dict[str, Weight], float]:
         """Returns a kernel with its bias, and the scale of a typical sum."""
-        per_channel = self.storage is DType.I8 and shape[axis] == channels and bool(self.draw(BOOL))
+        storage = self.storage.kernel
+        per_channel = storage is DType.I8 and shape[axis] == channels and bool(self.draw(BOOL))
         count = channels if per_channel else 1
         scales = [math.exp(self.rng.uniform(math.log(2e-3), math.log(0.05))) for _ in range(count)]
-        if self.storage is DType.I8:
+        if storage is DType.I8:
             array: NDArray[Any] = self.rng.integers(-127, 128, size=shape).astype(np.int8)
             zero = 0
         else:
@@ -94,13 +104,22 @@ class Builder:
         quant = Quant(tuple(scales), (zero,) * count, axis if per_channel else None)
         weights = {"kernel": Weight.of(array, quant)}
         if use_bias:
-            bias = self.rng.integers(-20_000, 20_001, size=channels).astype(np.int32)
+            most = 20_000 * self.finer
+            bias = self.rng.integers(-most, most + 1, size=channels).astype(
+                self._bias_type(axis).numpy
+            )
             steps = tuple(self.scale(operand) * scale for scale in quant.scale)
             bias_quant = Quant(steps, (0,) * count, 0 if per_channel else None)
             weights["bias"] = Weight.of(bias, bias_quant)
+        # sums grow with the steps of the operand, and so do those the result has room for
         terms = math.prod(shape[:-1]) if axis == len(shape) - 1 else math.prod(shape[:2])
         spread = 74 * 74 * math.sqrt(terms) * self.scale(operand) * float(np.mean(quant.scale))
         return weights, self.near(spread / 50)
+
+    def _bias_type(self, axis: int) -> DType:
+        depthwise = axis == 2
+        wide = self.storage is DType.I16 and (depthwise or bool(self.draw(BOOL)))
+        return DType.I64 if wide else DType.I32
 
 
 BOOL = st.booleans()
@@ -167,7 +186,9 @@ def _leaky_relu(b: Builder, x: Value) -> Value:
 
 def _prelu(b: Builder, x: Value) -> Value:
     channels = b.dims(x)[-1]
-    alpha = Weight.of(b.stored((channels,)), b.grid(float(b.rng.uniform(1e-3, 1e-2))))
+    storage = b.storage.kernel
+    grid = b.grid(float(b.rng.uniform(1e-3, 1e-2)), storage)
+    alpha = Weight.of(b.stored((channels,), storage), grid)
     return b.put(o.PRelu(), x, grid=b.grid(b.near(b.scale(x))), alpha=alpha)
 
 
@@ -183,7 +204,7 @@ def _binary(kind: type[o.Add] | type[o.Sub] | type[o.Mul]) -> Callable[[Builder,
     def build(b: Builder, x: Value) -> Value:
         other = _second_operand(b, x)
         left, right = b.scale(x), b.scale(other)
-        scale = left * right * 100 if kind is o.Mul else max(left, right)
+        scale = left * right * 100 * b.finer if kind is o.Mul else max(left, right)
         return b.put(kind(b.draw(ACTIVATIONS)), x, other, grid=b.grid(b.near(scale)))
 
     return build
@@ -236,15 +257,24 @@ def _resize(kind: type[o.ResizeBilinear] | type[o.ResizeNearest]) -> Callable[..
     return build
 
 
+_CONVERTED: Mapping[DType, tuple[DType, ...]] = {
+    DType.I8: (DType.U8, DType.I16),
+    DType.U8: (DType.I8, DType.I16),
+    DType.I16: (DType.I8,),
+}
+"""What the runtime makes of each storage type at one go."""
+
+
 def _quantize(b: Builder, x: Value) -> Value:
     """Another grid, now and then in the other storage type, which what follows then keeps."""
     if not b.draw(BOOL):
         return b.put(o.Quantize(), x, grid=b.grid(b.near(b.scale(x))))
-    b.storage = DType.U8 if b.storage is DType.I8 else DType.I8
+    before, steps = b.storage, b.finer
+    b.storage = b.draw(st.sampled_from(_CONVERTED[before]))
     quant = b.type(x).quant
     assert quant is not None
-    grid = b.grid(b.near(b.scale(x)))
-    if b.draw(BOOL):
+    grid = b.grid(b.near(b.scale(x) * steps / b.finer))
+    if DType.I16 not in (before, b.storage) and b.draw(BOOL):
         # the runtime has a short cut for equal scales and zero points 128 apart
         shift = 128 if b.storage is DType.U8 else -128
         grid = Quant(quant.scale, (quant.zero_point[0] + shift,))
@@ -327,6 +357,12 @@ ONE_OP: Mapping[str, Callable[[Builder, Value], Value]] = {
 _PICTURE_OPS = tuple(sorted(set(ONE_OP) - {"dense", "mean", "reshape"}))
 
 
+def integer_kinds(storage: DType) -> tuple[str, ...]:
+    """Returns the op kinds that are computed on a storage type."""
+    wide = storage is DType.I16
+    return tuple(kind for kind in ONE_OP if not (wide and kind in EIGHT_BITS_ONLY))
+
+
 def _finish(b: Builder, x: Value) -> Case:
     b.edit.output("y", x)
     return Case(b.edit.done(), b.inputs)
@@ -338,7 +374,7 @@ def _builder(draw: Draw, storage: DType, extreme: bool) -> Builder:
 
 @st.composite
 def one_op_cases(draw: Draw, kind: str, storage: DType, *, extreme: bool = False) -> Case:
-    """Returns a graph of one op (dense may bring a reshape) on the storage type."""
+    """Returns a graph of one op of `integer_kinds` (dense may bring a reshape) on the storage."""
     b = _builder(draw, storage, extreme)
     return _finish(b, ONE_OP[kind](b, _image(b)))
 
@@ -350,11 +386,12 @@ def chain_cases(draw: Draw, storage: DType) -> Case:
     dims = (draw(SIDE), draw(SIDE), draw(st.integers(1, 9)))
     real = b.edit.input("image", (None, *dims))
     grid = b.grid()
-    steps = b.rng.integers(-600, 600, size=(2, *dims)) / 2  # halves included
+    steps = b.rng.integers(-600 * b.finer, 600 * b.finer, size=(2, *dims)) / 2  # halves included
     b.inputs["image"] = (steps * grid.scale[0]).astype(np.float32)
     x = b.edit.add("stored", o.Quantize(), real, type=TensorType(storage, (None, *dims), grid))
-    for kind in draw(st.lists(st.sampled_from(_PICTURE_OPS), min_size=1, max_size=3)):
-        x = ONE_OP[kind](b, x)
+    for _ in range(draw(st.integers(1, 3))):
+        legal = [kind for kind in integer_kinds(b.storage) if kind in _PICTURE_OPS]
+        x = ONE_OP[draw(st.sampled_from(legal))](b, x)
     if draw(BOOL):
         x = ONE_OP[draw(st.sampled_from(["dense", "mean"]))](b, x)
     return _finish(b, b.edit.add("real", o.Dequantize(), x))

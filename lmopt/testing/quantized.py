@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,12 @@ NORM_KINDS = frozenset({"batch_norm", "block"})
 """What must be folded before a graph can be quantized."""
 REAL_KINDS = frozenset({"softmax", "exp", "square", "abs", "sqrt", "rsqrt", "div", "sum"})
 """What stays in float32, between conversions."""
+STORED: Sequence[tuple[DType, EndType]] = (
+    (DType.I8, "int8"),
+    (DType.U8, "uint8"),
+    (DType.I16, "int16"),
+)
+"""Storage types, and what inputs and outputs of each are called."""
 INTEGER_KINDS = FLOAT_KINDS - NORM_KINDS - REAL_KINDS
 MIXED_KINDS = FLOAT_KINDS - NORM_KINDS
 
@@ -61,7 +67,7 @@ def put_on_grids(
     Args:
         graph: Float32, without batch norms.
         values: The batch.
-        storage: I8 with kernels per channel, or U8.
+        storage: I8 or I16, with kernels per channel, or U8.
         edge: Element type of inputs and outputs.
         real: Nodes that stay in float32.
     """
@@ -70,7 +76,7 @@ def put_on_grids(
         node.value: ValueRange(float(held[node.name].min()), float(held[node.name].max()))
         for node in graph.nodes
     }
-    scheme = QuantScheme(storage, per_channel=storage is DType.I8, real=real)
+    scheme = QuantScheme(storage, per_channel=storage.kernel is DType.I8, real=real)
     return quantize_graph(graph, ranges, scheme, input_type=edge, output_type=edge)
 
 
@@ -89,8 +95,7 @@ def quantized_graphs(
     """
     graph = draw(graphs(max_nodes=max_nodes, kinds=kinds))
     values = draw(inputs(graph))
-    storage = draw(st.sampled_from([DType.I8, DType.U8]))
-    own: EndType = "int8" if storage is DType.I8 else "uint8"
+    storage, own = draw(st.sampled_from(STORED))
     edge = draw(st.sampled_from(["float32", own]))
     left = frozenset[str]()
     if REAL_KINDS & set(kinds) and draw(st.booleans()):

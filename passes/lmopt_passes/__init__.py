@@ -15,6 +15,7 @@ CATALOG: Mapping[str, str] = {
     "to-float16": "lmopt_passes.to_float16:ToFloat16",
     "quantize-int8": "lmopt_passes.quantize_int8:QuantizeInt8",
     "quantize-uint8": "lmopt_passes.quantize_uint8:QuantizeUint8",
+    "quantize-int16": "lmopt_passes.quantize_int16:QuantizeInt16",
     "quantize-mixed": "lmopt_passes.quantize_mixed:QuantizeMixed",
     "qat": "lmopt_passes.qat:Qat",
 }

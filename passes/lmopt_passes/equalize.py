@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,9 +14,18 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Abs, MaxPool2D, Mean, Square
 from lmopt.ir.scaling import ScaleMap, Scales, map_scales, rescale
 from lmopt.ir.types import DType
-from lmopt.pipeline.base import Calibrator, Need, Pass, PassContext, PassResult, Preserves
-from lmopt.quant.assign import KERNEL_AXIS, plan_grids
+from lmopt.pipeline.base import (
+    Calibrator,
+    Need,
+    Pass,
+    PassContext,
+    PassResult,
+    Preserves,
+    QuantScheme,
+)
+from lmopt.quant.assign import plan_grids
 from lmopt.quant.equalize import ChannelStatistics, even_scales, quiet_scales
+from lmopt.quant.weights import KERNEL_AXIS
 from lmopt_passes.scheme import INT8, UINT8
 
 FACES = 50
@@ -73,7 +82,8 @@ class Equalize(Pass):
                 )
         per_channel = self.kernels == "per-channel"
         if self.by == "noise":
-            units, scales = quiet(graph, ctx.calibrator, per_channel=per_channel, faces=self.faces)
+            scheme = INT8 if per_channel else UINT8
+            units, scales = quiet(graph, ctx.calibrator, scheme, faces=self.faces)
         else:
             units = map_scales(graph)
             scales = even_scales(graph, units, per_channel=per_channel)
@@ -84,10 +94,10 @@ class Equalize(Pass):
 
 
 def equalized(
-    graph: Graph, calibrator: Calibrator, *, per_channel: bool, faces: int
+    graph: Graph, calibrator: Calibrator, scheme: QuantScheme, *, faces: int
 ) -> tuple[Graph, str]:
     """Returns the graph with the units that make the least noise on at most `faces`, and a note."""
-    units, scales = quiet(graph, calibrator, per_channel=per_channel, faces=min(faces, FACES))
+    units, scales = quiet(graph, calibrator, scheme, faces=min(faces, FACES))
     return _rescaled(graph, units, scales)
 
 
@@ -101,13 +111,17 @@ def _rescaled(graph: Graph, units: ScaleMap, scales: Scales) -> tuple[Graph, str
 
 
 def quiet(
-    graph: Graph, calibrator: Calibrator, *, per_channel: bool, faces: int
+    graph: Graph, calibrator: Calibrator, scheme: QuantScheme, *, faces: int
 ) -> tuple[ScaleMap, Scales]:
-    """Returns the units of a graph's channels and the scales with the least noise on faces."""
+    """Returns the units of a graph's channels and the scales with the least noise on faces.
+
+    What 16 bits round away of values is next to nothing: there the noise of kernels alone counts.
+    """
     units = map_scales(graph)
-    stored = plan_grids(graph, INT8 if per_channel else UINT8).owners
+    wide = scheme.storage is DType.I16
+    stored = () if wide else plan_grids(graph, replace(scheme, real=frozenset())).owners
     statistics = _statistics(graph, stored, calibrator, faces)
-    return units, quiet_scales(graph, units, statistics, stored, per_channel=per_channel)
+    return units, quiet_scales(graph, units, statistics, stored, per_channel=scheme.per_channel)
 
 
 def _statistics(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -12,20 +13,24 @@ from numpy.typing import NDArray
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Constant
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import Calibrator, Observer, QuantScheme
+from lmopt.pipeline.base import Calibrator, Observer, QuantScheme, Rounding
 from lmopt.quant.assign import (
     check_quantizable,
     legal_ranges,
     plan_grids,
     quantize_graph,
 )
+from lmopt.quant.rounding import can_round, round_kernel
 from lmopt.quant.segment import stages_of
+from lmopt.quant.weights import RoundedKernel
 from lmopt.target.profile import EndType
 from lmopt_passes.center_output import center, linear_answers, shift_answer
 from lmopt_passes.equalize import equalized
 from lmopt_passes.float_head import float_head
 
 Array = NDArray[np.float64]
+WORTH_DOUBLING = 0.05
+"""Part of the least rounding error that twice the calibration faces must save."""
 MEAN_FACES = 100
 """Faces that tell the mean of answers, of the float and the integer file alike.
 
@@ -43,7 +48,7 @@ class Options(Protocol):
 
     @property
     def faces(self) -> int:
-        """Calibration faces."""
+        """Calibration faces; 0 takes as many as pay."""
 
     @property
     def equalize(self) -> bool:
@@ -76,7 +81,9 @@ class PostTraining:
         centered: Answers that are written as a mean and a rest, as the nodes that give the rest.
         remarks: What was done to the graph before, for the report.
         calibrator: Measures the means of the quantized graph.
+        faces: Calibration faces.
         options: Of the pass.
+        rounded: Kernels that are not rounded to the nearest, by node.
     """
 
     graph: Graph
@@ -86,11 +93,19 @@ class PostTraining:
     centered: tuple[Value, ...]
     remarks: tuple[str, ...]
     calibrator: Calibrator
+    faces: int
     options: Options
+    rounded: Mapping[str, RoundedKernel] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, graph: Graph, scheme: QuantScheme, calibrator: Calibrator, options: Options
+        cls,
+        graph: Graph,
+        scheme: QuantScheme,
+        calibrator: Calibrator,
+        options: Options,
+        *,
+        rounding: Rounding = "nearest",
     ) -> PostTraining:
         """Calibrates a float graph.
 
@@ -100,16 +115,17 @@ class PostTraining:
         check_quantizable(graph)
         if options.float_head and options.output == "float32":
             scheme = replace(scheme, real=scheme.real | float_head(graph))
-        remarks: tuple[str, ...] = ()
+        faces, remarks = options.faces, list[str]()
+        if not faces:
+            faces, note = _enough_faces(graph, scheme, calibrator, options.observer)
+            remarks.append(note)
         if options.equalize:
-            graph, note = equalized(
-                graph, calibrator, per_channel=scheme.per_channel, faces=options.faces
-            )
-            remarks = (note,)
+            graph, note = equalized(graph, calibrator, scheme, faces=faces)
+            remarks.append(note)
         answers = linear_answers(graph)
         kernels = [kernel.value for answer in answers.values() for kernel in answer.kernels]
         watched = list(dict.fromkeys([*answers, *kernels]))
-        found = calibrator.means(graph, watched, faces=min(options.faces, MEAN_FACES))
+        found = calibrator.means(graph, watched, faces=min(faces, MEAN_FACES))
         means = {name: found[value] for name, value in graph.outputs if value in answers}
         centered: tuple[Value, ...] = ()
         if options.output == "float32":
@@ -124,10 +140,13 @@ class PostTraining:
             centered = tuple(kernel for kernel in kernels if kernel.node in away)
         values = [node.value for node in graph.nodes if not isinstance(node.op, Constant)]
         ranges = calibrator.ranges(
-            graph, values, options.observer, faces=options.faces, storage=scheme.storage
+            graph, values, options.observer, faces=faces, storage=scheme.storage
         )
-        made = cls(graph, scheme, ranges, means, centered, remarks, calibrator, options)
-        return made._calibrated_in_sequence()
+        made = cls(
+            graph, scheme, ranges, means, centered, tuple(remarks), calibrator, faces, options
+        )
+        made = made._calibrated_in_sequence()
+        return made if rounding == "nearest" else made._reconstructed()
 
     def _calibrated_in_sequence(self) -> PostTraining:
         """Returns the same with the ranges that later stages of a cascade have behind integers."""
@@ -141,18 +160,39 @@ class PostTraining:
                 made.keeping(frozenset(names - before))._stored(self.graph, "float32", "float32"),
                 watched,
                 self.options.observer,
-                faces=self.options.faces,
+                faces=self.faces,
                 storage=self.scheme.storage,
             )
             made, before = replace(made, ranges={**made.ranges, **found}), before | stage
         return made
+
+    def _reconstructed(self) -> PostTraining:
+        """Returns the same with kernels rounded so that what they give errs least."""
+        stored = self._stored(self.graph, "float32", "float32")
+        kernels = [
+            node
+            for node in self.graph.nodes
+            if "kernel" in node.weights and stored.node(node.name).weight("kernel").type.quant
+        ]
+        names = [node.name for node in kernels if can_round(node)]
+        moments = self.calibrator.kernel_inputs(
+            self.graph, names, faces=min(self.faces, MEAN_FACES)
+        )
+        rounded = {
+            name: round_kernel(
+                self.graph.node(name), stored.node(name).weight("kernel"), moments[name]
+            )
+            for name in names
+        }
+        note = f"{len(rounded)} of {len(kernels)} kernels rounded by what they give"
+        return replace(self, rounded=rounded, remarks=(*self.remarks, note))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Returns what was done, for the report."""
         plan = plan_grids(self.graph, self.scheme)
         note = (
-            f"{len(plan.owners)} {self.options.observer} ranges from {self.options.faces} "
+            f"{len(plan.owners)} {self.options.observer} ranges from {self.faces} "
             f"training faces, storage {self.scheme.storage}"
         )
         notes = [note, *self.remarks]
@@ -187,7 +227,7 @@ class PostTraining:
         measured = self._stored(self.graph, "float32", "float32")
         places = dict(measured.outputs)
         values = [places[name] for name in answers]
-        got = self.calibrator.means(measured, values, faces=min(self.options.faces, MEAN_FACES))
+        got = self.calibrator.means(measured, values, faces=min(self.faces, MEAN_FACES))
         edit = self.graph.edit()
         linear = linear_answers(self.graph)
         for value, name in {value: name for name, value in answers.items()}.items():
@@ -195,4 +235,26 @@ class PostTraining:
         return self._stored(edit.done(), self.options.input, self.options.output)
 
     def _stored(self, graph: Graph, input: EndType, output: EndType) -> Graph:
-        return quantize_graph(graph, self.ranges, self.scheme, input_type=input, output_type=output)
+        return quantize_graph(
+            graph,
+            self.ranges,
+            self.scheme,
+            input_type=input,
+            output_type=output,
+            rounded=self.rounded,
+        )
+
+
+def _enough_faces(
+    graph: Graph, scheme: QuantScheme, calibrator: Calibrator, observer: Observer
+) -> tuple[int, str]:
+    """Returns the least number of faces whose doubling does not pay, and the curve it is from."""
+    owners = plan_grids(graph, scheme).owners
+    curve = calibrator.excess_errors(graph, owners, observer, storage=scheme.storage)
+    counts = list(curve)
+    chosen = next(
+        (few for few, more in pairwise(counts) if curve[few] - curve[more] < WORTH_DOUBLING),
+        counts[-1],
+    )
+    listed = ", ".join(f"{excess:.0%} with {count}" for count, excess in curve.items())
+    return chosen, f"rounding error of other faces above the least: {listed} calibration faces"

@@ -49,7 +49,7 @@ class Qat(Pass):
         batch: Faces per step.
         loss: Coordinate loss.
         observer: How the ranges to start from are chosen.
-        faces: Calibration faces.
+        faces: Calibration faces; 0 takes as many as pay.
         input: Element type of the inputs.
         output: Element type of the outputs.
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
@@ -67,7 +67,7 @@ class Qat(Pass):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR, Need.TRAINER, Need.SCORER})
     storage: Literal["int8", "uint8"] = "int8"
     epochs: float = 2.0
-    learning_rate: float = 2e-4
+    learning_rate: float = 5e-5
     batch: int = 32
     loss: Loss = "wing"
     observer: Observer = "mse"
@@ -76,7 +76,7 @@ class Qat(Pass):
     output: EndType = "float32"
     keep_float: tuple[str, ...] = ()
     ranges: RangeRule = "average"
-    equalize: bool = False
+    equalize: bool = True
     float_head: bool = True
     distill: float = 0.0
 
@@ -143,7 +143,7 @@ class Qat(Pass):
             prepared.graph,
             prepared.centered,
             self.observer,
-            faces=self.faces,
+            faces=prepared.faces,
             storage=prepared.scheme.storage,
             augmented=True,
         )

@@ -35,8 +35,9 @@ class QuantizeMixed(Pass):
         storage: int8 (kernels per channel) or uint8 (per tensor).
         segments: Parts the graph is cut into, at kernels, of similar work.
         observer: How an activation's range is chosen: min-max, percentile, mse or kl.
-        faces: Calibration faces drawn from the training split.
-        input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
+        faces: Calibration faces drawn from the training split; 0 takes as many as pay: until twice
+            as many save less than 5 % of the rounding error on faces not among them.
+        input: Element type of the inputs: float32, uint8 (the picture's bytes), int8 or int16.
         output: Element type of the outputs.
         equalize: Whether channels are rescaled first, so that rounding makes the least noise.
         float_head: Whether the last, cheap layers stay in float32 where the answers are float32.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lmopt.ir.graph import Graph
-from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult
+from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult, Rounding
 from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.scheme import UINT8, keeping
@@ -20,13 +20,16 @@ class QuantizeUint8(Pass):
 
     Attributes:
         observer: How an activation's range is chosen: min-max, percentile, mse or kl.
-        faces: Calibration faces drawn from the training split.
-        input: Element type of the inputs: float32, uint8 (the picture's bytes) or int8.
+        faces: Calibration faces drawn from the training split; 0 takes as many as pay: until twice
+            as many save less than 5 % of the rounding error on faces not among them.
+        input: Element type of the inputs: float32, uint8 (the picture's bytes), int8 or int16.
         output: Element type of the outputs.
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
         equalize: Whether channels are rescaled first, as by the pass `equalize`: a kernel has one
             scale for all of them.
         float_head: Whether the last, cheap layers stay in float32 where the answers are float32.
+        rounding: How kernels are rounded: nearest, or reconstructed: so that what they give errs
+            least on calibration faces, in some seconds more.
 
     Source: NNAPI 1.0-1.2 TENSOR_QUANT8_ASYMM; MediaTek MDLA 1.5 model design guide.
     """
@@ -40,11 +43,12 @@ class QuantizeUint8(Pass):
     keep_float: tuple[str, ...] = ()
     equalize: bool = True
     float_head: bool = True
+    rounding: Rounding = "nearest"
 
     def calibrated(self, graph: Graph, ctx: PassContext) -> PostTraining:
         """Returns the graph with its ranges; any part of it can then be quantized."""
         scheme = keeping(graph, UINT8, self.keep_float)
-        return PostTraining.of(graph, scheme, ctx.calibrator, self)
+        return PostTraining.of(graph, scheme, ctx.calibrator, self, rounding=self.rounding)
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         prepared = self.calibrated(graph, ctx)

@@ -1,4 +1,4 @@
-"""The two 8-bit schemes, and what a user wants to stay out of them."""
+"""The schemes of integers, and what a user wants to stay out of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lmopt.ir.types import DType
 from lmopt.pipeline.base import QuantScheme
 
 INT8 = QuantScheme(DType.I8, per_channel=True)
+INT16 = QuantScheme(DType.I16, per_channel=True)
 UINT8 = QuantScheme(DType.U8, per_channel=False)
 
 

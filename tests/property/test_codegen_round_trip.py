@@ -76,7 +76,8 @@ def graphs(draw):
     return op_zoo.initialized(edit.done())
 
 
-FORMS = st.sampled_from(["float32", "float16", "int8", "uint8"])
+STORAGE = {"int8": DType.I8, "uint8": DType.U8, "int16x8": DType.I16}
+FORMS = st.sampled_from(["float32", "float16", *STORAGE])
 
 
 def in_form(graph, form):
@@ -84,7 +85,7 @@ def in_form(graph, form):
         return op_zoo.halved(graph)
     if form == "float32":
         return graph
-    return op_zoo.on_grids(graph, DType.I8 if form == "int8" else DType.U8)
+    return op_zoo.on_grids(graph, STORAGE[form])
 
 
 @settings(max_examples=80, deadline=None)

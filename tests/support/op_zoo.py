@@ -11,6 +11,7 @@ from lmopt.ir.interp import run
 from lmopt.ir.types import DType, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import quantize_graph
+from lmopt.testing.quantized import STORED
 
 Case = Callable[[Edit, str, Value], Value]
 
@@ -51,8 +52,8 @@ def on_grids(graph: Graph, storage: DType, *, seed: int = 1, edge: bool = False)
         node.value: ValueRange(float(values[node.name].min()), float(values[node.name].max()))
         for node in graph.nodes
     }
-    scheme = QuantScheme(storage, per_channel=storage is DType.I8)
-    kept = "float32" if edge else "uint8" if storage is DType.U8 else "int8"
+    scheme = QuantScheme(storage, per_channel=storage.kernel is DType.I8)
+    kept = "float32" if edge else dict(STORED)[storage]
     return quantize_graph(graph, ranges, scheme, input_type=kept, output_type=kept)
 
 

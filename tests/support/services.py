@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lmopt.calibration.kernel_inputs import moments_of
 from lmopt.ir import DType, Graph, Value, ValueRange
 from lmopt.ir.interp import run
 from lmopt.pipeline.base import (
+    Moments,
     Need,
     Observer,
     PassContext,
@@ -102,6 +104,23 @@ class DrawnCalibrator:
         widen = 2.0 if augmented else 1.0
         found = {v: widen * seen[str(v)[1:]] for v in values}
         return {v: ValueRange(float(a.min()), float(a.max())) for v, a in found.items()}
+
+    def excess_errors(
+        self, graph: Graph, values: Sequence[Value], observer: Observer, *, storage: DType
+    ) -> Mapping[int, float]:
+        return {2: 0.5, 4: 0.25, 8: 0.21, 16: 0.1}
+
+    def kernel_inputs(
+        self, graph: Graph, names: Sequence[str], *, faces: int
+    ) -> Mapping[str, Moments]:
+        rng = np.random.default_rng(0)
+        inputs = {
+            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
+            for node in graph.inputs
+        }
+        seen = run(graph, inputs, all_values=True)
+        nodes = [graph.node(name) for name in names]
+        return moments_of(nodes, [[seen[str(node.inputs[0])[1:]] for node in nodes]])
 
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int

@@ -1,14 +1,17 @@
-"""`lmopt measure`: latency on this host, or on its CUDA device."""
+"""`lmopt measure`: latency on this host, on its CUDA device, or on a phone."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmopt.cli.options import JsonOption
+from lmopt.cli.options import BenchmarkModelOption, DataOption, JsonOption
 from lmopt.cli.terminal import console, note, print_json, table
+
+if TYPE_CHECKING:
+    from lmopt.flow.measuring import Measured
 
 
 def measure(
@@ -35,13 +38,48 @@ def measure(
     max_seconds: Annotated[
         float, typer.Option("--max-seconds", help="When to stop at the latest.")
     ] = 20.0,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="auto|host|adb[:SERIAL]",
+            help="adb: an Android phone on the cable; auto: by the kind of file.",
+        ),
+    ] = "auto",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="T",
+            help="Profile whose engine the phone is to use; default its own CPU profile.",
+            show_default=False,
+        ),
+    ] = None,
+    benchmark_model: BenchmarkModelOption = None,
+    data: DataOption = None,
+    per_op: Annotated[
+        bool, typer.Option("--per-op", help="Show where the time goes on the phone, node by node.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure the latency of a .tflite on this host, or of a SavedModel on its CUDA device."""
+    """Measure a .tflite on this host or a phone, or a SavedModel on this host's CUDA device.
+
+    With --data, the landmarks a phone finds are compared with those found here.
+    """
     import lmopt
 
     counts = _counts(threads)
-    found = lmopt.measure(file, against=against, threads=counts, max_seconds=max_seconds)
+    found = lmopt.measure(
+        file,
+        against=against,
+        threads=counts,
+        max_seconds=max_seconds,
+        device=device,
+        target=target,
+        benchmark_model=benchmark_model,
+        data=data,
+        per_op=per_op,
+    )
     if json:
         print_json(found.to_json())
         return
@@ -57,7 +95,7 @@ def measure(
             f"{m.p50:.3f}",
             f"{low:.3f} .. {high:.3f}",
             f"{m.p90:.3f}",
-            str(len(m.samples_ms)),
+            str(len(m.samples_ms) if m.conditions is None else m.conditions.inferences),
         )
     console().print(shown)
     for count, speedup in found.speedups.items():
@@ -65,8 +103,40 @@ def measure(
             f"{count} thread{'s' if count > 1 else ''}: {found.model} is {speedup} times as fast "
             f"as {found.against}"
         )
+    if found.phone is not None:
+        _show_phone(found)
+        return
     if any(m.busy for _, m in rows):
         note("note: other work kept this machine busy meanwhile; the numbers may be high")
+
+
+def _show_phone(found: Measured) -> None:
+    """Prints the conditions, what was compared, and what is to be doubted."""
+    best = found.best
+    here = best.conditions
+    assert here is not None
+    first = "" if here.first_ms is None else f", first inference {here.first_ms:.3g} ms"
+    init = "" if here.init_ms is None else f"loading {here.init_ms:.3g} ms{first}"
+    memory = "" if here.memory_mb is None else f", {here.memory_mb:.3g} MB"
+    typer.echo(f"  tool         {best.tool}")
+    if init:
+        typer.echo(f"  start        {init}{memory}")
+    typer.echo(f"  cpus         {here.mask or 'all'}, governor {', '.join(here.governors) or '?'}")
+    before, after = here.temperature_before_c, here.temperature_after_c
+    typer.echo(f"  temperature  {_degrees(before)} before, {_degrees(after)} after")
+    for text in found.phone_notes:
+        typer.echo(f"  {text}")
+    if found.profile:
+        shown = table("node", "kind", "ms", "%", right=("ms", "%"))
+        for op in found.profile:
+            shown.add_row(op.name, op.kind, f"{op.mean_ms:.3f}", f"{op.percent:.1f}")
+        console().print(shown)
+    for doubt in dict.fromkeys(d for m in found.all for d in m.doubts):
+        note(f"note: {doubt}")
+
+
+def _degrees(celsius: float | None) -> str:
+    return "unknown" if celsius is None else f"{celsius:.1f} C"
 
 
 def _counts(text: str) -> tuple[int, ...]:

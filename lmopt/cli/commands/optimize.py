@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmopt.cli.options import (
+    BenchmarkModelOption,
     ContractOption,
     DataOption,
     InputOption,
@@ -16,7 +17,6 @@ from lmopt.cli.options import (
     OutputOption,
     RunFolderOption,
     SeedOption,
-    TargetOption,
     TeacherOption,
     ThreadsOption,
     end_type,
@@ -36,7 +36,15 @@ WIDE_ENOUGH = 160
 
 
 def optimize(
-    target: TargetOption,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="T",
+            help="Target or TOML file: lmopt targets. With --device adb default the phone's CPU.",
+            show_default=False,
+        ),
+    ] = "auto",
     detector: Annotated[
         str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
     ] = "pfld-0.25",
@@ -67,9 +75,12 @@ def optimize(
     device: Annotated[
         str,
         typer.Option(
-            "--device", metavar="auto|host", help="host: this machine's latency makes the front."
+            "--device",
+            metavar="auto|host|adb[:SERIAL]",
+            help="host: this machine's latency makes the front; adb: a phone's does.",
         ),
     ] = "auto",
+    benchmark_model: BenchmarkModelOption = None,
     threads: ThreadsOption = None,
     effort: Annotated[
         float, typer.Option("--effort", help="Factor on the epochs of the target's pipelines.")
@@ -82,10 +93,7 @@ def optimize(
 ) -> None:
     """Find the front of NME against latency; the same command again resumes a broken run."""
     import lmopt
-    from lmopt.errors import UsageError
 
-    if device not in ("auto", "host"):
-        raise UsageError(f"no device '{device}'", where="--device", hint="choose auto or host")
     request = lmopt.OptimizeRequest(
         target=target,
         detector=detector,
@@ -96,13 +104,14 @@ def optimize(
         budget_minutes=budget,
         max_nme_drop=max_nme_drop,
         max_latency_ms=max_latency,
-        device=device,  # type: ignore[arg-type]  # checked above
+        device=device,
         threads=threads,
         effort=effort,
         seed=seed,
         input=end_type(input, "--input"),
         output=end_type(output, "--output"),
         out=out,
+        benchmark_model=benchmark_model,
     )
     with ProgressView() as view:
         result = lmopt.optimize(request, view)
@@ -163,9 +172,14 @@ def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) ->
     pick, base = summary.recommended(result), result.baseline
     if result.environment.get("busy"):
         note("note: other work kept this machine busy meanwhile; latencies may be high")
+    for text in (*result.environment.get("phone_notes", ()), *result.environment.get("doubts", ())):
+        note(f"note: the phone: {text}")
     typer.echo(f"next: {summary.recommendation(result)}")
     typer.echo(f"  {pick.trained.saved_models or pick.trained.model}")
     faces = "".join(f" --data {path}" for path in request.data)
     typer.echo(f"  check: lmopt evaluate {pick.trained.model}{faces}")
     if pick.trained.digest != base.trained.digest:
-        typer.echo(f"  check: lmopt measure {pick.trained.model} --against {base.trained.model}")
+        there = f" --device {request.device}" if summary.is_on_phone(base) else ""
+        typer.echo(
+            f"  check: lmopt measure {pick.trained.model} --against {base.trained.model}{there}"
+        )

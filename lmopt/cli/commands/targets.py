@@ -86,6 +86,10 @@ def _show(target: Target, json: bool) -> None:
         typer.echo(f"  ends      {ends.input} in, {ends.output} out ({ends.kind}: {ends.source})")
     for key, limit in target.limits.items():
         typer.echo(f"  limit     {key} {_value(limit.value)} ({limit.kind}: {limit.source})")
+    if target.device is not None:
+        device = target.device
+        names = ", ".join(sorted(device.names))
+        typer.echo(f"  phone     {names} ({device.kind}: {device.source})")
     typer.echo(f"  threads   {', '.join(map(str, target.threads))}")
     typer.echo(f"  fallback  {target.fallback or 'none: what the engine refuses is an error'}")
     typer.echo(f"  ops       {', '.join(sorted(target.supported_ops))}")
@@ -152,6 +156,9 @@ def _document(target: Target) -> dict[str, Any]:
         "clusters": [asdict(cluster) for cluster in target.clusters],
         "fusion": None if target.fusion is None else asdict(target.fusion),
         "experience": None if target.experience is None else asdict(target.experience),
+        "device": None
+        if target.device is None
+        else {**asdict(target.device), "names": sorted(target.device.names)},
         "quantities": {
             key: {"value": q.value, "unit": q.unit, "kind": q.kind, "source": q.source}
             for key, q in target.quantities.items()

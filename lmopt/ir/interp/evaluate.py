@@ -12,10 +12,10 @@ from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.interp.arrange import ARRANGE
 from lmopt.ir.interp.call import Array, Call
 from lmopt.ir.interp.floating import FLOAT
-from lmopt.ir.interp.integer import INTEGER
+from lmopt.ir.interp.integer import EIGHT_BITS_ONLY, INTEGER
 from lmopt.ir.types import DType, TensorType
 
-_EIGHT_BITS = (DType.I8, DType.U8)
+_STORED = (DType.I8, DType.U8, DType.I16)
 # what moves or converts stored integers works on any type
 _COMPUTES = frozenset(INTEGER) - {"constant", "concat", "reshape", "quantize", *ARRANGE}
 
@@ -57,7 +57,9 @@ def has_arithmetic(node: Node) -> bool:
     kind, result = node.op.kind, node.results[0]
     if result.quant is None:
         return kind in FLOAT
-    return kind in INTEGER and (result.dtype in _EIGHT_BITS or kind not in _COMPUTES)
+    if result.dtype is DType.I16 and kind in EIGHT_BITS_ONLY:
+        return False
+    return kind in INTEGER and (result.dtype in _STORED or kind not in _COMPUTES)
 
 
 def compute(node: Node, operands: Sequence[Array], types: tuple[TensorType, ...]) -> Array:
@@ -76,7 +78,7 @@ def compute(node: Node, operands: Sequence[Array], types: tuple[TensorType, ...]
         )
     if not has_arithmetic(node):
         raise GraphError(
-            f"{node.op.kind} on {result.dtype} has no arithmetic here, only on i8 and u8",
+            f"{node.op.kind} on {result.dtype} has no arithmetic here",
             where=f"%{node.name}",
         )
     try:

@@ -49,6 +49,12 @@ class Multiplier:
         high = doubling_high_product(_wrap(x << left), self.mantissa)
         return divide_by_power(high, np.maximum(-self.shift, 0))
 
+    def apply_wide(self, x: Ints) -> Ints:
+        """Returns `x`, which may have 48 bits, times the mantissa's upper 15 bits, halves up."""
+        short = np.minimum((self.mantissa + (1 << 15)) >> 16, (1 << 15) - 1)
+        right = 15 - self.shift
+        return _wrap((x * short + (np.asarray(1, np.int64) << (right - 1))) >> right)
+
 
 def _wrap(x: Ints) -> Ints:
     return x.astype(np.int32).astype(np.int64)

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from lmopt.errors import GraphError
+from lmopt.ir.graph import Node
 from lmopt.ir.interp import resize
 from lmopt.ir.interp.activation import (
     hard_swish,
@@ -55,12 +56,12 @@ from lmopt.ir.ops import (
 )
 from lmopt.ir.types import DType, Quant
 
-# add and sub compute at 2**-20 of twice the larger operand scale
-_HEADROOM_BITS = 20
+HEADROOM_BITS: Mapping[DType, int] = {DType.I8: 20, DType.U8: 20, DType.I16: 15}
+"""Add and sub compute at 2**-bits of twice the larger operand scale."""
 
 
 def _conv2d(call: Call) -> Array:
-    """Sums in int32, requantized per filter.
+    """Sums in int32 or int64 (see `has_wide_sums`), requantized per filter.
 
     Source: conv.cc, internal/reference/integer_ops/conv.h, internal/reference/conv.h.
     """
@@ -71,7 +72,7 @@ def _conv2d(call: Call) -> Array:
 
 
 def _depthwise_conv2d(call: Call) -> Array:
-    """Sums in int32, requantized per channel.
+    """Sums as in `conv2d`, requantized per channel.
 
     Source: depthwise_conv.cc, internal/reference/integer_ops/depthwise_conv.h,
     internal/reference/depthwiseconv_uint8.h.
@@ -111,7 +112,7 @@ def _centered_kernel(call: Call) -> Array:
     quant = require_grid(weight.type, "the kernel")
     if weight.array is None:
         raise GraphError("the kernel has no values yet")
-    if weight.type.dtype is not call.types[0].dtype:
+    if weight.type.dtype is not call.types[0].dtype.kernel:
         raise GraphError(f"the kernel is {weight.type.dtype}, the operand {call.types[0].dtype}")
     if weight.type.dtype is DType.I8 and any(quant.zero_point):
         raise GraphError("an i8 kernel must have zero point 0: the runtime ignores others")
@@ -126,8 +127,21 @@ def _centered_kernel(call: Call) -> Array:
 
 
 def _requantized_sums(call: Call, sums: Array) -> Ints:
-    factors = _sum_factors(call)
-    return Multiplier.of(factors if len(factors) > 1 else factors[0]).apply(_sums(call, sums))
+    factors, total = _sum_factors(call), _sums(call, sums)
+    factor = Multiplier.of(factors if len(factors) > 1 else factors[0])
+    return factor.apply_wide(total) if has_wide_sums(call.node) else factor.apply(total)
+
+
+def has_wide_sums(node: Node) -> bool:
+    """Returns whether a kernel's sums have 48 bits and their factor 15, in place of 32 and 31.
+
+    So it is on i16, unless an i32 bias says otherwise.
+
+    Source: conv.cc, internal/common.cc (both overloads of MultiplyByQuantizedMultiplier).
+    """
+    bias = node.weights.get("bias")
+    narrow = bias is not None and bias.type.dtype is DType.I32
+    return node.results[0].dtype is DType.I16 and not narrow
 
 
 def _sums(call: Call, sums: Array) -> Ints:
@@ -157,7 +171,7 @@ def _sum_factors(call: Call) -> list[float]:
 
 
 def _add(call: Call) -> Array:
-    """Operands shifted left by 20 and requantized to twice the larger scale, then the sum.
+    """Operands shifted left and requantized to twice the larger scale, then the sum.
 
     Source: add.cc, internal/reference/add.h, internal/reference/integer_ops/add.h.
     """
@@ -176,15 +190,15 @@ def _sub(call: Call) -> Array:
 
 def _addends(call: Call) -> tuple[Ints, Ints, Multiplier]:
     scales = [call.grid(k).scale[0] for k in (0, 1)]
-    unit = 2 * max(scales)
-    out = unit / (2**_HEADROOM_BITS * call.result_grid.scale[0])
+    unit, bits = 2 * max(scales), HEADROOM_BITS[call.result.dtype]
+    out = unit / (2**bits * call.result_grid.scale[0])
     if out >= 1:
         raise GraphError(
             f"{call.node.op.kind} cannot go from scale {max(scales)} to "
-            f"{call.result_grid.scale[0]}: the ratio must stay below {2 ** (_HEADROOM_BITS - 1)}"
+            f"{call.result_grid.scale[0]}: the ratio must stay below {2 ** (bits - 1)}"
         )
     left, right = (
-        Multiplier.of(scales[k] / unit).apply(centered(call, k).astype(np.int64) << _HEADROOM_BITS)
+        Multiplier.of(scales[k] / unit).apply(centered(call, k).astype(np.int64) << bits)
         for k in (0, 1)
     )
     return left, right, Multiplier.of(out)
@@ -277,6 +291,8 @@ def quantize_real(x: Array, grid: Quant, dtype: DType) -> Array:
     return np.clip(steps.astype(np.float64) + grid.zero_point[0], low, high).astype(dtype.numpy)
 
 
+EIGHT_BITS_ONLY = frozenset({"sigmoid", "tanh", "hard_swish", "space_to_depth", "depth_to_space"})
+"""Ops without a form on i16: the runtime has none, but of sigmoid and tanh, which lmopt has not."""
 INTEGER: Mapping[str, Kernel] = {
     "constant": _constant,
     "conv2d": _conv2d,

@@ -52,7 +52,7 @@ def bilinear(call: Call) -> Array:
 def bilinear_integer(call: Call) -> Array:
     """Returns stored integers interpolated.
 
-    i8: positions in 2**-10 pixels, the weighted sum rounded half away from zero. u8: in single
+    i8, i16: positions in 2**-10 pixels, the weighted sum rounded half away from zero. u8: in single
     precision, rounded half up.
     """
     if call.result.dtype is DType.U8:
@@ -67,7 +67,7 @@ def bilinear_integer(call: Call) -> Array:
     one = 1 << UNIT_BITS
     rows = x[:, top] * (one - down) + x[:, bottom] * down
     total = rows[:, :, left] * (one - across) + rows[:, :, right] * across
-    return divide_half_away(np.asarray(total, np.int64), one * one).astype(np.int8)
+    return divide_half_away(np.asarray(total, np.int64), one * one).astype(call.x.dtype)
 
 
 def _factor(size: int, out: int, op: ResizeBilinear | ResizeNearest) -> np.float32:
@@ -98,7 +98,7 @@ def positions(
 def integer_positions(
     size: int, out: int, op: ResizeBilinear
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the same as `positions` for i8, distances in 2**-UNIT_BITS pixels."""
+    """Returns the same as `positions` for i8 and i16, distances in 2**-UNIT_BITS pixels."""
     one = 1 << UNIT_BITS
     factor = (one * size + out // 2) // out
     if op.align_corners and out > 1:

@@ -10,9 +10,11 @@ from lmopt.data.augment import TrainingFaces
 from lmopt.data.crop import cut_all
 from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.scheme import scheme_for
+from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
-from lmopt.ir.ops import Mean, Relu
+from lmopt.ir.ops import Conv2D, Mean, Relu
 from lmopt.ir.types import DType
+from lmopt.zoo import initialize
 from tests.support.annotated import row, write_folder
 
 RULE = CropRule("landmarks", 1.25, True)
@@ -36,3 +38,20 @@ def test_the_range_is_that_of_the_faces_it_says(tmp_path: Path, augmented: bool)
     means = CONTRACT.normalize(turned if augmented else plain).mean(axis=(1, 2))
     assert (found.low, found.high) == pytest.approx((means.min(), means.max()), abs=1e-5)
     assert abs(plain.mean() - turned.mean()) > 1.0
+
+
+def test_more_faces_make_rounding_err_less_on_others(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "faces", [row(f"{k}.png", role="train") for k in range(60)])
+    edit = Edit("kernels")
+    image = edit.input("image", (None, 16, 16, 3))
+    edit.output("y", edit.add("conv", Conv2D(8, activation="relu"), image))
+    graph = initialize(edit.done(), 1)
+    calibrator = FaceCalibrator(load_dataset([folder]), CONTRACT)
+    values = [node.value for node in graph.nodes]
+    curve = calibrator.excess_errors(graph, values, "mse", storage=DType.I8)
+    assert list(curve) == [12, 25, 30]
+    assert curve[12] > curve[30] > -0.01
+    single = write_folder(tmp_path / "one", [row("0.png", role="train")])
+    alone = FaceCalibrator(load_dataset([single]), CONTRACT)
+    with pytest.raises(PassError, match="1 training face; wanted at least 2"):
+        alone.excess_errors(graph, values, "mse", storage=DType.I8)

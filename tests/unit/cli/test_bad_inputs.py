@@ -194,7 +194,7 @@ CASES = {
         lambda b, t: [*_compile(b, t, "fold-batchnorm,quantize-int8"), "--input", "float16"],
         USAGE,
         ("--input", "no element type 'float16'"),
-        "choose float32, uint8 or int8",
+        "choose float32, uint8, int8 or int16",
     ),
     "ends of a float file": Case(
         lambda b, t: [*_compile(b, t), "--output", "uint8"],

@@ -199,7 +199,7 @@ def test_optimize_gives_one_document_and_all_reports_and_resumes(
     forms = {row["form"]: row for row in found["storage"]["forms"]}
     assert found["storage"]["chosen"] == "float16"
     assert forms["float16"]["candidate"]["latency"]["kind"] == "estimated"
-    assert [form for form in forms if not forms[form]["legal"]] == ["int8", "uint8"]
+    assert [form for form in forms if not forms[form]["legal"]] == ["int8", "uint8", "int16x8"]
     stored = json.loads(Path(found["files"]["json"]).read_text())
     assert stored["baseline"]["digest"] == found["baseline"]["digest"]
     assert (tmp_path / "run" / "front.png").read_bytes().startswith(b"\x89PNG")

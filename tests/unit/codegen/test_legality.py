@@ -34,12 +34,13 @@ def stored(shape, dtype, quant):
 GRID = Quant.per_tensor(0.5, 0)
 I8 = TensorType(DType.I8, (None, 4, 4, 3), GRID)
 U8 = TensorType(DType.U8, (None, 4, 4, 3), GRID)
+I16 = TensorType(DType.I16, (None, 4, 4, 3), GRID)
 POINT = ops.Conv2D(3, (1, 1))
 
 
-def conv(type, kernel, bias):
+def conv(type, kernel, bias, op=POINT):
     return one(
-        POINT,
+        op,
         dtype=type.dtype,
         quant=type.quant,
         result=type,
@@ -59,8 +60,17 @@ REFUSED = {
     "sigmoid in i8 gives scale 0.00390625": lambda: one(
         ops.Sigmoid(), dtype=DType.I8, quant=GRID, result=I8
     ),
-    "relu of i16 is not in the runtime": lambda: one(
-        ops.Relu(), dtype=DType.I16, quant=GRID, result=replace(I8, dtype=DType.I16)
+    "hard_swish of i16 is not in the runtime": lambda: one(
+        ops.HardSwish(), dtype=DType.I16, quant=GRID, result=I16
+    ),
+    "the zero point of 16-bit values must be 0": lambda: one(
+        ops.Relu(), dtype=DType.I16, quant=GRID, result=replace(I16, quant=Quant.per_tensor(0.5, 1))
+    ),
+    "quantize of i16 to u8 is not in the runtime": lambda: one(
+        ops.Quantize(), dtype=DType.I16, quant=GRID, result=U8
+    ),
+    "bias' is i32[3]<0.25:0>, wanted i64": lambda: conv(
+        I16, stored((1, 1, 3, 1), DType.I8, GRID), BIAS, ops.DepthwiseConv2D((1, 1))
     ),
     "kernel' is i8[1,1,3,3]<0.5:0>, wanted u8": lambda: conv(
         U8, stored((1, 1, 3, 3), DType.I8, GRID), BIAS

@@ -16,7 +16,9 @@ from tests.support import op_zoo
 ITEMS = 3
 KERNELS = ("default", "builtin", "reference")
 REAL = [*op_zoo.CASES, *op_zoo.FLOAT_ONLY, *op_zoo.COMPOSED]
-FORMS = {"i8": DType.I8, "u8": DType.U8}
+FORMS = {"i8": DType.I8, "u8": DType.U8, "i16": DType.I16}
+FUNCTIONS = ("sigmoid", "tanh", "softmax", "softmax_flat", "exp")
+"""In float32 between 16-bit values, where the last bit of a function may decide about a step."""
 
 
 def outcome(graph, kernels):
@@ -66,7 +68,10 @@ def test_float16_weights(half, name):
 def test_integers_equal_the_reference_kernels(exact, name):
     want, got = (outputs[name] for outputs in exact)
     assert got.dtype == want.dtype
-    np.testing.assert_array_equal(got, want)
+    if got.dtype == np.int16 and name in FUNCTIONS:
+        assert np.abs(got.astype(int) - want.astype(int)).max() <= 1
+    else:
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("name", op_zoo.CASES)

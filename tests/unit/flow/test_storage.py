@@ -16,12 +16,16 @@ from lmopt.detector.document import contract_to_toml
 from lmopt.detector.scheme import scheme_for
 from lmopt.errors import BackendError, UsageError
 from lmopt.flow import sources
+from lmopt.flow.journal import Journal
 from lmopt.flow.pipelines import with_ends
-from lmopt.flow.storage import ends_of
+from lmopt.flow.sources import load_faces
+from lmopt.flow.storage import ends_of, make_forms
+from lmopt.flow.workbench import Workbench
 from lmopt.frontend.savedmodel import CONTRACT_FILE, MARK
 from lmopt.ir.types import DType
 from lmopt.pipeline.manager import Pipeline
 from lmopt.target.catalog import load_target
+from lmopt.target.profile import FORMS
 from tests.support.annotated import FIVE_POINTS, row, write_folder
 from tests.support.constant_detector import constant_detector
 
@@ -103,8 +107,8 @@ def request_(folder: Path, tmp_path: Path) -> lmopt.OptimizeRequest:
 def test_legal_forms_have_files_and_others_reasons(request_: lmopt.OptimizeRequest) -> None:
     found = lmopt.compare_storage(request_)
     assert (found.chosen, found.runtime) == ("int8", "Board runtime 3")
-    assert [row.form for row in found.rows] == ["int8", "float32", "float16", "uint8"]
-    *legal, illegal = found.rows
+    assert [row.form for row in found.rows] == ["int8", "float32", "float16", "uint8", "int16x8"]
+    *legal, illegal, unnamed = found.rows
     for entry in legal:
         assert entry.candidate is not None, entry.reason
         made = entry.candidate
@@ -113,12 +117,35 @@ def test_legal_forms_have_files_and_others_reasons(request_: lmopt.OptimizeReque
         assert again.nme_percent == pytest.approx(made.trained.val_nme_percent, abs=1e-9)
     assert illegal.candidate is None
     assert illegal.reason == "not legal: it crashes in version 3"
+    assert unnamed.candidate is None and not unnamed.rule.legal
     int8 = sources.load(found.row("int8").candidate.trained.model).graph
     assert int8.inputs[0].results[0].dtype is DType.U8
     assert int8.type(int8.outputs[0][1]).dtype is DType.U8
     assert found.nme_change(found.row("float32")) == 0.0
     assert found.time_ratio(found.row("int8")) == 1.0
     json.dumps(found.to_json())
+
+
+def test_a_legal_form_that_the_engine_leaves_to_others_is_made_when_asked_for(
+    request_: lmopt.OptimizeRequest, tmp_path: Path
+) -> None:
+    lowly = Path(request_.target).with_name("lowly.toml")
+    rules = "".join(
+        f'[forms.{form}]\nlegal = {str(form in ("float32", "int16x8")).lower()}\nreason = "so"\n'
+        'kind = "guess"\nsource = "none"\n'
+        for form in FORMS
+    )
+    lowly.write_text(BOARD.split("[runtime]")[0] + rules + BOARD[BOARD.index("[quantities]") :])
+    target, journal = load_target(str(lowly)), Journal(tmp_path / "run")
+    faces = load_faces(request_.data, CONTRACT)
+    with Workbench(detector(), faces, target, cache=journal.cache) as bench:
+        plain, asked = (
+            {form.form: form for form in make_forms(bench, journal, target, request_, slow=slow)}
+            for slow in (False, True)
+        )
+    assert {name for name, form in plain.items() if form.made} == {"float32"}
+    assert "lmopt storage" in plain["int16x8"].reason
+    assert {name for name, form in asked.items() if form.made} == {"float32", "int16x8"}
 
 
 def test_whose_ends_a_pipeline_gets() -> None:

@@ -22,6 +22,7 @@ FORMS = {
     "float16": op_zoo.halved,
     "int8": lambda graph: op_zoo.on_grids(graph, DType.I8),
     "uint8": lambda graph: op_zoo.on_grids(graph, DType.U8),
+    "int16x8": lambda graph: op_zoo.on_grids(graph, DType.I16),
     "int8 between floats": lambda graph: op_zoo.on_grids(graph, DType.I8, edge=True),
 }
 

@@ -274,10 +274,11 @@ def test_asymmetric_int8_kernels_are_errors() -> None:
         run(edit.done(), {"x": np.zeros((1, 2), np.float32)})
 
 
-def test_wider_integers_have_no_arithmetic() -> None:
+@pytest.mark.parametrize(("op", "storage"), [(o.Relu(), DType.I32), (o.Sigmoid(), DType.I16)])
+def test_wider_integers_have_no_arithmetic(op: o.Op, storage: DType) -> None:
     edit = Edit("wide")
-    type = TensorType(DType.I16, (None, 2), Quant.per_tensor(0.1, 0))
+    type = TensorType(storage, (None, 2), Quant.per_tensor(0.1, 0))
     stored = edit.add("q", o.Quantize(), edit.input("x", (None, 2)), type=type)
-    edit.output("y", edit.add("r", o.Relu(), stored, type=type))
-    with pytest.raises(GraphError, match="%r: relu on i16 has no arithmetic"):
+    edit.output("y", edit.add("r", op, stored, type=type))
+    with pytest.raises(GraphError, match=f"%r: {op.kind} on {storage} has no arithmetic"):
         run(edit.done(), {"x": np.zeros((1, 2), np.float32)})

@@ -61,6 +61,21 @@ def test_multiplier_is_within_its_two_roundings(value: int, real: float) -> None
     assert abs(Fraction(int(got)) - Fraction(real) * value) <= 1 + Fraction(abs(value), 2**28)
 
 
+@given(st.integers(-(2**46), 2**46), st.floats(2.0**-31, 2.0**-17))
+def test_a_wide_product_is_within_its_factor_of_15_bits(value: int, real: float) -> None:
+    got = Multiplier.of(real).apply_wide(scalar(value))[0]
+    exact = Fraction(real) * value
+    assert abs(int(got) - exact) <= Fraction(1, 2) + abs(exact) / 2**15
+
+
+def test_wide_products_by_hand() -> None:
+    assert Multiplier.of(0.0).apply_wide(scalar(2**46))[0] == 0
+    halves = np.array([3, -3, 5, -5], np.int64)
+    assert Multiplier.of(0.5).apply_wide(halves).tolist() == [2, -1, 3, -2]  # halves up
+    # 0.99999 has no 15 bits: the largest factor below 1 is 32767 / 32768
+    assert Multiplier.of(0.99999).apply_wide(scalar(2**20))[0] == 2**20 - 32
+
+
 def test_multiplier_edges() -> None:
     assert Multiplier.of(0.0).apply(scalar(1000))[0] == 0
     assert Multiplier.of(1.0).apply(scalar(-77))[0] == -77

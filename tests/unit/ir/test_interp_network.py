@@ -13,13 +13,18 @@ from lmopt.zoo.catalog import load
 from lmopt.zoo.initialize import initialize
 from lmopt_passes.fold_batchnorm import FoldBatchnorm
 from lmopt_passes.quantize_int8 import QuantizeInt8
+from lmopt_passes.quantize_int16 import QuantizeInt16
 from lmopt_passes.quantize_uint8 import QuantizeUint8
 from tests.support.services import DrawnCalibrator
 
 
 @pytest.mark.parametrize(
     "quantize",
-    [QuantizeInt8(float_head=False), QuantizeUint8(float_head=False)],
+    [
+        QuantizeInt8(float_head=False),
+        QuantizeUint8(float_head=False),
+        QuantizeInt16(float_head=False),
+    ],
     ids=lambda p: p.name,
 )
 def test_a_quantized_detector_equals_the_reference_kernels(quantize: Pass) -> None:

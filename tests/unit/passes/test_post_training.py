@@ -105,6 +105,14 @@ def test_what_is_behind_an_activation_is_left_alone():
     assert answers(made.corrected()) == pytest.approx(answers(made.quantized()))
 
 
+def test_no_number_of_faces_takes_the_least_whose_doubling_does_not_pay():
+    options = QuantizeInt8("min-max", 0, "float32", "float32", equalize=False)
+    made = PostTraining.of(detector(), INT8, DrawnCalibrator(), options)
+    assert made.faces == 4
+    assert made.notes[0].endswith("ranges from 4 training faces, storage i8")
+    assert "50% with 2, 25% with 4, 21% with 8, 10% with 16 calibration faces" in made.notes[1]
+
+
 class Clipping(DrawnCalibrator):
     """Cuts off most of what the first kernel gives, so that what follows sees something else."""
 
@@ -153,3 +161,22 @@ def test_a_graph_without_islands_is_one_stage(scheme: QuantScheme):
     assert stages_of(graph, scheme) == [{"image", "conv", "mean", "head"}]
     behind = replace(scheme, real=frozenset({"mean", "head"}))
     assert stages_of(graph, behind) == [{"image", "conv"}]
+
+
+@BOTH
+def test_reconstructed_kernels_give_values_nearer_to_the_float_ones(scheme: QuantScheme):
+    graph = detector()
+    options = QuantizeInt8("min-max", 4, "float32", "float32", equalize=False)
+    keep = replace(scheme, real=frozenset({"mean", "head"}))
+    nearest, rounded = (
+        PostTraining.of(graph, keep, DrawnCalibrator(), options, rounding=rounding).corrected()
+        for rounding in ("nearest", "reconstructed")
+    )
+    assert nearest.node("conv").results == rounded.node("conv").results
+    kernels = [made.node("conv").weight("kernel") for made in (nearest, rounded)]
+    assert kernels[0].type == kernels[1].type
+    grid, wanted = kernels[0].type.quant, graph.node("conv").weight("kernel").real()
+    assert grid is not None
+    summed = [(grid.dequantize(k.array) - wanted).sum(axis=(0, 1, 2)) for k in kernels]
+    # Pictures are around 0.5 everywhere, and nothing but the kernel can take up that mean.
+    assert np.square(summed[1]).mean() < 0.1 * np.square(summed[0]).mean()

@@ -9,6 +9,7 @@ from lmopt.ir.types import DType
 from lmopt.pipeline.base import Need, Pass, PassContext
 from lmopt_passes.qat import Qat
 from lmopt_passes.quantize_int8 import QuantizeInt8
+from lmopt_passes.quantize_int16 import QuantizeInt16
 from lmopt_passes.quantize_uint8 import QuantizeUint8
 from tests.support.services import DistanceScorer, DrawnCalibrator, NudgingTrainer
 
@@ -39,9 +40,10 @@ def detector() -> Graph:
     [
         (QuantizeInt8(keep_float=("head*",)), DType.I8),
         (QuantizeUint8(keep_float=("head*",)), DType.U8),
+        (QuantizeInt16(keep_float=("head*",)), DType.I16),
         (Qat(keep_float=("head*",)), DType.I8),
     ],
-    ids=["int8", "uint8", "qat"],
+    ids=["int8", "uint8", "int16", "qat"],
 )
 def test_named_nodes_stay_in_float32(item: Pass, storage: DType):
     result = item.apply(detector(), PassContext(services=SERVICES)).graph

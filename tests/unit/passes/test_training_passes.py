@@ -16,7 +16,7 @@ from lmopt_passes.scheme import INT8
 from tests.support.services import DistanceScorer, DrawnCalibrator, full_context
 from tests.unit.passes.test_post_training import detector
 
-QAT = Qat(input="float32", observer="min-max", faces=4)
+QAT = Qat(input="float32", observer="min-max", faces=4, equalize=False)
 
 
 def test_the_notes_hold_the_error_of_the_file_that_comes_back() -> None:

@@ -94,7 +94,7 @@ def test_descriptions_hold_options_with_types_and_defaults():
     info = installed().describe("quantize-int8")
     assert info.needs == ("calibrator",)
     observer = next(option for option in info.options if option.name == "observer")
-    assert observer.type == "min-max|percentile|mse"
+    assert observer.type == "min-max|percentile|mse|kl"
     assert observer.default in observer.type.split("|")
     assert observer.summary.startswith("How an activation's range is chosen")
     assert [d.name for d in installed().descriptions()] == sorted(installed().targets)

@@ -7,6 +7,7 @@ from lmopt.ir.types import DType, Quant, ValueRange
 from lmopt.quant.grid import (
     activation_grid,
     asymmetric_kernel,
+    at_least,
     integer_bias,
     range_of,
     symmetric_kernel,
@@ -26,6 +27,23 @@ def test_int8_and_uint8_grids_of_one_range_differ_by_128():
         signed = activation_grid(ValueRange(low, high), DType.I8)
         assert signed.scale == unsigned.scale
         assert signed.zero_point[0] == unsigned.zero_point[0] - 128
+
+
+def test_sixteen_bits_are_symmetric_and_end_at_the_further_extreme():
+    grid = activation_grid(ValueRange(-1.0, 3.0), DType.I16)
+    assert grid == Quant.per_tensor(3 / 32767, 0)
+    ends = np.array([-3.0, 0.0, 3.0, 9.0], np.float32)
+    assert grid.quantize(ends, DType.I16).tolist() == [-32767, 0, 32767, 32767]
+    assert activation_grid(ValueRange(0.0, 0.0), DType.I16).zero_point == (0,)
+
+
+@pytest.mark.parametrize("storage", [DType.I8, DType.U8, DType.I16])
+@pytest.mark.parametrize("low", [-3.0, 0.0])
+def test_a_range_is_widened_to_just_the_scale_wanted(storage: DType, low: float):
+    narrow = ValueRange(low, 1.0 if low else 0.0)
+    assert activation_grid(at_least(narrow, 0.5, storage), storage).scale[0] == pytest.approx(0.5)
+    wide = ValueRange(-1e5, 1e5)
+    assert at_least(wide, 0.5, storage) == wide
 
 
 def test_zero_is_always_on_the_grid_and_inside_the_range():

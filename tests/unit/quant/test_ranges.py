@@ -6,7 +6,7 @@ import pytest
 from lmopt.errors import GraphError
 from lmopt.ir.types import DType, ValueRange
 from lmopt.quant.grid import activation_grid
-from lmopt.quant.ranges import OBSERVERS, ActivationSample, kl_divergence, min_max
+from lmopt.quant.ranges import HEADROOM, OBSERVERS, ActivationSample, kl_divergence, min_max
 
 
 def sample_of(values: np.ndarray) -> ActivationSample:
@@ -24,6 +24,11 @@ def test_min_max_is_exact_even_where_the_sample_is_thin():
     sample = ActivationSample(-3.25, 9.5, np.zeros(16, np.float32))
     found = OBSERVERS["min-max"](sample, DType.I8)
     assert (found.low, found.high) == (-3.25, 9.5)
+
+
+def test_sixteen_bits_have_room_for_more_than_was_seen():
+    found = min_max(ActivationSample(-1.0, 2.0, np.zeros(16, np.float32)), DType.I16)
+    assert (found.low, found.high) == (-HEADROOM, 2 * HEADROOM)
 
 
 def test_mse_clips_an_outlier_that_costs_more_than_it_is_worth():

@@ -12,7 +12,7 @@ from lmopt.ir import DType, Edit, Graph, Quant, TensorType, Weight, ops
 from lmopt.pipeline.manager import Pipeline
 from lmopt.target.catalog import load_target
 from lmopt.target.legality import form_of, require_legal
-from lmopt.target.profile import Limit, Target
+from lmopt.target.profile import FORMS, Limit, Target
 from lmopt.target.vocabulary import LIMITS
 from tests.support.services import full_context
 from tests.support.training_graphs import detector
@@ -30,11 +30,12 @@ def limited(key: str, *, number: float = 0.0, storages: tuple[str, ...] = ()) ->
     return replace(APU, limits={key: Limit(number, storages, "sourced", "the manual")})
 
 
-@pytest.mark.parametrize("form", ["float32", "float16", "int8", "uint8"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["velvet-apu", "velvet-cpu", "velvet-gpu", "desktop-cuda", "host"])
 def test_a_form_is_refused_exactly_where_its_rule_says_so(name: str, form: str) -> None:
-    ending = {"float32": "", "float16": "to-float16", "int8": "quantize-int8{output=uint8}"}
-    graph = FLOAT if form == "float32" else made(ending.get(form, "quantize-uint8"))
+    ending = {"float16": "to-float16", "int8": "quantize-int8{output=uint8}"}
+    ending |= {"uint8": "quantize-uint8", "int16x8": "quantize-int16{output=uint8}"}
+    graph = FLOAT if form == "float32" else made(ending[form])
     target = load_target(name)
     forms = {form_of(node) for node in graph.nodes} - {None}
     assert form in forms

@@ -75,7 +75,7 @@ def test_a_profile_without_rules_decides_by_its_storage():
     target = read_target(GOOD, "board", "board.toml")
     assert target.runtime is None and target.preferred == "uint8"
     legal = {form: target.rule(form).legal for form in FORMS}
-    assert legal == {"float32": False, "float16": False, "int8": False, "uint8": True}
+    assert {form for form in FORMS if legal[form]} == {"uint8"}
     half = read_target(
         GOOD.replace('["u8"]', '["f16"]').replace("peak_u8", "peak_f16"), "board", "board.toml"
     )

@@ -1,0 +1,1 @@
+"""Android phones on a cable: found, described, and made to run TFLite's benchmark tool."""
