@@ -34,7 +34,7 @@ def test_sizes_types_ops_and_threads_beyond_it_are_named(
     found: Kernel, threads: int, told: str
 ) -> None:
     (reason,) = doubts([found], P30, threads)
-    assert reason.startswith("outside of what p30-cpu was fitted on (10 networks, Paddle-Lite")
+    assert reason.startswith("outside of what p30-cpu was fitted on (5 networks, Paddle-Lite")
     assert re.search(told, reason)
 
 
