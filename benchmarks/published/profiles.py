@@ -176,8 +176,8 @@ def toml(profile: Profile, outcomes: Sequence[Fitted], spread: float) -> str:
     works = sorted(frozenset().union(*(net.works for net in found)))
     lines += [
         "[experience]",
-        # One network in two precisions is one.
-        f"networks = {len({net.macs for net in found})}",
+        # The series of integers times the same networks.
+        f"networks = {max(len(outcome.networks) for outcome in used)}",
         f'framework = "{", ".join(sorted({o.series.match["framework"] for o in used}))}"',
         f"macs = [{min(macs):.3g}, {max(macs):.3g}]",
         f"storages = {storages}".replace("'", '"'),
