@@ -1,1 +1,1 @@
-"""Estimated latency: fused kernels, a roofline, partitions."""
+"""Estimated latency: fused kernels, what each costs, partitions, peak memory."""

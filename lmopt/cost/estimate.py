@@ -1,20 +1,46 @@
-"""A first latency estimate: roofline over fused kernels, launch overheads, fallback partitions."""
+"""A latency estimate: what every kernel takes, transfers between engines, an interval around it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
 from lmopt.cost.kernels import Kernel, islands, kernels
+from lmopt.cost.memory import Memory, peak_memory
+from lmopt.cost.prices import ARITHMETIC, Array, amounts, times_us
+from lmopt.cost.trust import doubts
 from lmopt.errors import BackendError, InputError
 from lmopt.ir.graph import Graph
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
 
-MODEL = "roofline over fused kernels, version 1"
+MODEL = "sum of launches, arithmetic and memory over fused kernels, version 2"
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """What one kernel takes, and where it goes.
+
+    Attributes:
+        kernel: The kernel.
+        engine: Name of the target that runs it.
+        arithmetic_us, memory_us, launch_us: The parts, which add up.
+    """
+
+    kernel: Kernel
+    engine: str
+    arithmetic_us: float
+    memory_us: float
+    launch_us: float
+
+    @property
+    def us(self) -> float:
+        """Returns the whole time in microseconds."""
+        return self.arithmetic_us + self.memory_us + self.launch_us
 
 
 @dataclass(frozen=True)
@@ -23,21 +49,38 @@ class Estimate:
 
     Attributes:
         target: Target name.
-        digest: Digest of the graph.
+        graph: What was estimated.
         latency_ms: The estimate.
-        error_ms: Half-width of its stated uncertainty.
+        error_ms: From the estimate to the upper end of its interval.
+        low_ms, high_ms: The interval, as wide above as below in ratio.
         model: What computed it.
         threads: CPU threads assumed.
-        notes: What falls off the engine, and other things a user should know.
+        kernels: Times by kernel, in execution order.
+        transfers_ms: Spent at changes between the engine and its fallback.
+        notes: What falls off the engine, doubts, and other things a user should know.
     """
 
     target: str
-    digest: str
+    graph: Graph = field(repr=False)
     latency_ms: float
     error_ms: float
+    low_ms: float
+    high_ms: float
     model: str
     threads: int
+    kernels: tuple[KernelTime, ...] = field(repr=False)
+    transfers_ms: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Returns the digest of the graph."""
+        return self.graph.digest()
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Returns what one inference needs in memory."""
+        return peak_memory(self.graph, [time.kernel for time in self.kernels])
 
 
 @dataclass(frozen=True)
@@ -60,8 +103,7 @@ class TargetCost:
 def estimate(graph: Graph, target: Target, *, threads: int | None = None) -> Estimate:
     """Returns the estimated latency of a graph on a target.
 
-    Each kernel takes the longer of its arithmetic and its memory traffic, plus a launch; what the
-    engine does not run goes to the target's fallback, with a transfer at every change.
+    What the engine does not run goes to the target's fallback, with a transfer at every change.
 
     Args:
         graph: Float or quantized.
@@ -77,85 +119,88 @@ def estimate(graph: Graph, target: Target, *, threads: int | None = None) -> Est
             f"target '{target.name}' holds no numbers to estimate with",
             hint="measure instead: lmopt measure FILE",
         )
-    if threads is None:
-        return min(
-            (estimate(graph, target, threads=n) for n in target.threads),
-            key=lambda found: found.latency_ms,
-        )
     found = kernels(graph, target)
-    outside = [kernel for kernel in found if not kernel.delegated]
-    notes: tuple[str, ...] = ()
-    time_us = _time_us([kernel for kernel in found if kernel.delegated], target, threads)
+    fallback = _fallback(found, target)
+    counts = target.threads if threads is None else (threads,)
+    inside = [kernel for kernel in found if kernel.delegated]
+    work = amounts(inside)
+    spent, count = min(
+        ((times_us(inside, work, target, n), n) for n in counts), key=lambda timed: timed[0].sum()
+    )
+    times = _times(found, target, spent, fallback)
+    moving_us = _transfers_us(found, target)
+    time_us = sum(time.us for time in times) + moving_us
     time_us += target.quantities["invoke_overhead"].value
-    if outside:
-        names = ", ".join(sorted({f"%{kernel.node}" for kernel in outside})[:5])
-        if target.fallback is None:
-            raise BackendError(
-                f"'{target.name}' cannot run {len(outside)} kernel(s) ({names}) in "
-                f"{outside[0].storage}, and has no fallback",
-                hint=f"end the pipeline in one of: {', '.join(target.storage)}",
-            )
-        fallback = load_target(target.fallback)
-        time_us += _time_us(outside, fallback, max(fallback.threads))
-        changes = islands(found)
-        transfer = target.quantities.get("transfer_overhead")
-        time_us += changes * (0.0 if transfer is None else transfer.value)
-        notes = (
-            f"{len(outside)} of {len(found)} kernels fall back to {fallback.name} ({names}), "
-            f"{changes} transfers",
-        )
+    error = target.quantities["error"].value
+    latency_ms = time_us / 1e3
     return Estimate(
         target=target.name,
-        digest=graph.digest(),
-        latency_ms=time_us / 1e3,
-        error_ms=time_us / 1e3 * target.quantities["error"].value,
+        graph=graph,
+        latency_ms=latency_ms,
+        error_ms=latency_ms * error,
+        low_ms=latency_ms / (1 + error),
+        high_ms=latency_ms * (1 + error),
         model=MODEL,
-        threads=threads,
-        notes=notes,
+        threads=count,
+        kernels=times,
+        transfers_ms=moving_us / 1e3,
+        notes=(*_fallback_notes(found, fallback), *doubts(found, target, count)),
     )
 
 
-def _time_us(found: Sequence[Kernel], target: Target, threads: int) -> float:
-    speedup = _speedup(target, threads)
-    bandwidth = target.quantities["bandwidth"].value * 1e3  # bytes per microsecond
-    overhead = target.quantities["kernel_overhead"].value
-    total = 0.0
+def _fallback(found: Sequence[Kernel], target: Target) -> Target | None:
+    """Returns who runs what the engine refuses; None where it refuses nothing."""
+    outside = [kernel for kernel in found if not kernel.delegated]
+    if not outside:
+        return None
+    if target.fallback is None:
+        raise BackendError(
+            f"'{target.name}' cannot run {len(outside)} kernel(s) ({_named(outside)}) in "
+            f"{outside[0].storage}, and has no fallback",
+            hint=f"end the pipeline in one of: {', '.join(target.storage)}",
+        )
+    return load_target(target.fallback)
+
+
+def _times(
+    found: Sequence[Kernel], target: Target, spent: Array, fallback: Target | None
+) -> tuple[KernelTime, ...]:
+    """Returns the times of all kernels from those that the target runs."""
+    outside = [kernel for kernel in found if not kernel.delegated]
+    engines = {True: (target.name, iter(spent.tolist()))}
+    if fallback is not None:
+        elsewhere = times_us(outside, amounts(outside), fallback, max(fallback.threads))
+        engines[False] = (fallback.name, iter(elsewhere.tolist()))
+    split = len(ARITHMETIC)
+    times = []
     for kernel in found:
-        arithmetic = kernel.macs / (_rate(kernel, target) * 1e3 * speedup) if kernel.macs else 0.0
-        total += max(arithmetic, kernel.nbytes / bandwidth) + overhead
+        name, rows = engines[kernel.delegated]
+        row = next(rows)
+        times.append(KernelTime(kernel, name, sum(row[:split]), sum(row[split:-1]), row[-1]))
+    return tuple(times)
+
+
+def _transfers_us(found: Sequence[Kernel], target: Target) -> float:
+    overhead = target.quantities.get("transfer_overhead")
+    bandwidth = target.quantities.get("transfer_bandwidth")
+    total = 0.0
+    for before, after in pairwise(found):
+        if before.delegated != after.delegated:
+            total += 0.0 if overhead is None else overhead.value
+            # About half of what the next kernel moves comes from the other side.
+            total += 0.0 if bandwidth is None else after.moved_bytes / 2 / bandwidth.value / 1e3
     return total
 
 
-def _rate(kernel: Kernel, target: Target) -> float:
-    """Returns the sustained rate of a kernel on one thread, in GMAC/s."""
-    peak = target.quantities.get(f"peak_{kernel.storage}")
-    if peak is None:
-        raise BackendError(
-            f"'{target.name}' has no rate for {kernel.storage} (kernel %{kernel.node})",
-            hint=f"end the pipeline in one of: {', '.join(target.storage)}",
-        )
-    value = peak.value
-    share = "depthwise_share" if kernel.work == "depthwise" else "conv_share"
-    value *= target.quantities[share].value
-    integer = target.quantities.get("integer_share")
-    if integer is not None and kernel.storage in ("i8", "u8"):
-        value *= integer.value
-    return value
+def _fallback_notes(found: Sequence[Kernel], fallback: Target | None) -> tuple[str, ...]:
+    outside = [kernel for kernel in found if not kernel.delegated]
+    if fallback is None:
+        return ()
+    return (
+        f"{len(outside)} of {len(found)} kernels fall back to {fallback.name} ({_named(outside)}), "
+        f"{islands(found)} transfers",
+    )
 
 
-def _speedup(target: Target, threads: int) -> float:
-    """Returns the speed-up of `threads` threads, log-linear between the profile's points."""
-    points = {1: 1.0}
-    for count in (2, 4, 8):
-        quantity = target.quantities.get(f"speedup_{count}")
-        if quantity is not None:
-            points[count] = quantity.value
-    if threads in points:
-        return points[threads]
-    below = max(n for n in points if n <= threads)
-    above = [n for n in points if n > threads]
-    if not above:
-        return points[below]
-    upper = min(above)
-    part = math.log(threads / below) / math.log(upper / below)
-    return points[below] + part * (points[upper] - points[below])
+def _named(found: Sequence[Kernel]) -> str:
+    return ", ".join(sorted({f"%{kernel.node}" for kernel in found})[:5])

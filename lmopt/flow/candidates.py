@@ -266,8 +266,8 @@ class Timing:
             guess.latency_ms,
             "estimated",
             self._target.name,
-            max(0.0, guess.latency_ms - guess.error_ms),
-            guess.latency_ms + guess.error_ms,
+            guess.low_ms,
+            guess.high_ms,
             guess.threads,
         )
         return Candidate(trained, there, here, speedup)

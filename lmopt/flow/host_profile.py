@@ -28,7 +28,7 @@ from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Quantity, Target
-from lmopt.target.schema import REQUIRED, UNITS
+from lmopt.target.vocabulary import REQUIRED, UNITS
 
 HOST = "host"
 HOW = "lmopt inspect pfld-0.25@none --target host"
@@ -39,6 +39,8 @@ SHORT, LONG = 2, 10
 """Ops in the two chains whose difference tells the time of one op."""
 LEAST_US = 0.01
 """Least overhead: what the clock cannot tell from nothing."""
+LEAST_ARITHMETIC = 0.25
+"""Least part of a convolution's time that counts as arithmetic, however slow memory seems."""
 LEAST_ERROR = 0.3
 HELD_OUT = "pfld-0.25@none"
 
@@ -207,8 +209,8 @@ def fit(
     beyond a launch is their work:
 
     * `bandwidth`: bytes of the memory-bound chain over its time.
-    * `peak_f32`: the faster of the two float convolutions, pointwise and 3x3; `conv_share` is the
-      geometric mean of both over it.
+    * `peak_f32`: the faster of the two float convolutions, pointwise and 3x3, memory traffic off;
+      `conv_share` is the geometric mean of both over it.
     * `peak_i8`, `peak_u8`: `peak_f32` times the gain of the pointwise convolution in that storage.
     * `depthwise_share`: depthwise rate over the peak of its storage, geometric mean of float
       and int8.
@@ -236,8 +238,13 @@ def fit(
     def work(name: str) -> float:
         return _positive(step(name) - launch, f"one op of the chain '{name}'")
 
+    bandwidth = _kernel("memory", target).nbytes / work("memory") / 1e3
+
     def rate(name: str) -> float:
-        return _kernel(name, target).macs / work(name) / 1e3
+        kernel = _kernel(name, target)
+        spent = work(name)
+        arithmetic = max(spent - kernel.nbytes / bandwidth / 1e3, LEAST_ARITHMETIC * spent)
+        return kernel.macs / arithmetic / 1e3
 
     def spent(count: int) -> float:
         beyond = by_threads[count] - invoke - LONG * launch
@@ -253,7 +260,7 @@ def fit(
         **{f"peak_{storage}": peak * value for storage, value in gain.items()},
         "conv_share": _geometric_mean(convolutions) / peak,
         "depthwise_share": _geometric_mean(depthwise),
-        "bandwidth": _kernel("memory", target).nbytes / work("memory") / 1e3,
+        "bandwidth": bandwidth,
         "kernel_overhead": launch,
         "invoke_overhead": invoke,
         **{f"speedup_{n}": spent(1) / spent(n) for n in by_threads if n > 1},

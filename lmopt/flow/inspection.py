@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmopt.codegen.tflite import emit
+from lmopt.cost.advice import Advice, advise
 from lmopt.cost.estimate import Estimate, estimate
 from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
@@ -46,6 +47,7 @@ class Inspection:
         contract: What it eats and gives, or None.
         estimates: On the targets asked for; a text says why there is none.
         graph: The graph itself; its text is the IR.
+        advice: Kernel by kernel, on the targets that have an estimate.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Inspection:
     contract: Contract | None
     estimates: Mapping[str, Estimate | str]
     graph: Graph
+    advice: Mapping[str, tuple[Advice, ...]]
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a report, without the IR."""
@@ -74,7 +77,10 @@ class Inspection:
             "outputs": [{"name": t.name, "type": t.type} for t in self.outputs],
             "initialized": self.initialized,
             "contract": None if self.contract is None else contract_to_document(self.contract),
-            "estimates": {name: _estimate_json(found) for name, found in self.estimates.items()},
+            "estimates": {
+                name: _estimate_json(found, self.advice.get(name, ()))
+                for name, found in self.estimates.items()
+            },
         }
 
 
@@ -109,9 +115,11 @@ def inspect(
         size = len(emit(ready))
     devices = [host_target(listen) if t == HOST else load_target(t) for t in targets]
     found: dict[str, Estimate | str] = {}
+    advice: dict[str, tuple[Advice, ...]] = {}
     for device in devices:
         try:
-            found[device.name] = estimate(ready, device)
+            made = estimate(ready, device)
+            found[device.name], advice[device.name] = made, advise(made, device)
         except (BackendError, InputError) as error:
             found[device.name] = str(error)
     kinds = Counter(node.op.kind for node in graph.nodes)
@@ -128,17 +136,43 @@ def inspect(
         contract=detector.contract,
         estimates=found,
         graph=graph,
+        advice=advice,
     )
 
 
-def _estimate_json(found: Estimate | str) -> dict[str, Any]:
+def _estimate_json(found: Estimate | str, advice: Sequence[Advice]) -> dict[str, Any]:
     if isinstance(found, str):
         return {"kind": "none", "reason": found}
     return {
         "kind": "estimated",
         "latency_ms": found.latency_ms,
         "error_ms": found.error_ms,
+        "low_ms": found.low_ms,
+        "high_ms": found.high_ms,
         "threads": found.threads,
         "model": found.model,
+        "arena_bytes": found.memory.arena_bytes,
+        "weight_bytes": found.memory.weight_bytes,
+        "transfers_ms": found.transfers_ms,
         "notes": list(found.notes),
+        "kernels": [_kernel_json(advised) for advised in advice],
+    }
+
+
+def _kernel_json(advised: Advice) -> dict[str, Any]:
+    time, kernel = advised.time, advised.time.kernel
+    return {
+        "node": kernel.node,
+        "op": kernel.kind,
+        "fused": list(kernel.fused),
+        "class": kernel.work,
+        "storage": kernel.storage,
+        "engine": time.engine,
+        "us": time.us,
+        "arithmetic_us": time.arithmetic_us,
+        "memory_us": time.memory_us,
+        "launch_us": time.launch_us,
+        "float_us": advised.float_us,
+        "refused": kernel.refused,
+        "change": advised.change,
     }

@@ -74,7 +74,7 @@ class FormRule:
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound that the runtime sets to graphs; see `lmopt.target.schema.LIMITS`.
+    """A bound that the runtime sets to graphs; see `lmopt.target.vocabulary.LIMITS`.
 
     Attributes:
         number: Of limits that are one; else 0.
@@ -99,6 +99,83 @@ class Ends:
 
     input: EndType
     output: EndType
+    kind: NumberKind
+    source: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Cores of one kind at one clock.
+
+    Attributes:
+        core: As its makers call it.
+        cores: How many.
+        ghz: Highest clock.
+        macs_per_cycle: Multiply-accumulates per cycle and core by storage type: vector units, and
+            dot products where the core has them.
+        caches: What is known of them, for people.
+        kind, source: How that is known, and where from.
+    """
+
+    core: str
+    cores: int
+    ghz: float
+    macs_per_cycle: Mapping[str, float]
+    caches: str
+    kind: NumberKind
+    source: str
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What the engine runs within the kernel of a neighbour.
+
+    Attributes:
+        activations: Op kinds that run within what makes their operand.
+        into: Op kinds that take them.
+        pads: Whether padding runs within the convolution behind it.
+        sums: Whether an addition runs within the convolution before it.
+        kind, source: How that is known, and where from.
+    """
+
+    activations: tuple[str, ...]
+    into: tuple[str, ...]
+    pads: bool
+    sums: bool
+    kind: NumberKind
+    source: str
+
+
+DEFAULT_FUSION = Fusion(
+    ("relu", "relu6"),
+    ("conv2d", "conv2d_transpose", "depthwise_conv2d", "dense"),
+    pads=False,
+    sums=False,
+    kind="inferred",
+    source="what every runtime of TensorFlow Lite fuses",
+)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What a profile's numbers were fitted on; estimates beyond it say so.
+
+    Attributes:
+        networks: How many.
+        framework: That ran them.
+        macs: Least and most multiply-accumulates.
+        storages: Storage types they computed in.
+        works: Classes of kernels among them (`lmopt.cost.kernels.KernelClass`).
+        threads: Thread counts.
+        kind, source: How that is known, and where from.
+    """
+
+    networks: int
+    framework: str
+    macs: tuple[float, float]
+    storages: tuple[str, ...]
+    works: tuple[str, ...]
+    threads: tuple[int, ...]
     kind: NumberKind
     source: str
 
@@ -138,6 +215,9 @@ class Target:
         forms: What is to be said about every form the profile names.
         limits: Bounds on graphs, by name.
         ends: Preferred inputs and outputs of quantized files, or None.
+        clusters: Cores of a CPU, fastest first.
+        fusion: What the engine fuses; None where the profile does not say.
+        experience: What the numbers were fitted on; None where they were not.
         device: How the device is known on a cable, or None where it is no phone.
     """
 
@@ -155,6 +235,9 @@ class Target:
     forms: Mapping[StorageForm, FormRule] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     ends: Ends | None = None
+    clusters: tuple[Cluster, ...] = ()
+    fusion: Fusion | None = None
+    experience: Experience | None = None
     device: DeviceNames | None = None
 
     def rule(self, form: StorageForm) -> FormRule:

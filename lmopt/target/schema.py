@@ -41,6 +41,33 @@ A target file holds::
     kind = "sourced"
     source = "..."
 
+    [[clusters]]                    # cores of a CPU, fastest first
+    core = "Cortex-A77"
+    cores = 4
+    ghz = 2.0
+    macs_per_cycle = { f32 = 8, f16 = 16, i8 = 32 }
+    caches = "64 KiB + 64 KiB L1"   # leave out where nothing is known
+    kind = "sourced"
+    source = "..."
+
+    [fusion]                        # what runs within the kernel of a neighbour
+    activations = ["relu", "relu6"]
+    into = ["conv2d", "depthwise_conv2d"]
+    pads = true                     # padding within the convolution behind it
+    sums = false                    # an addition within the convolution before it
+    kind = "sourced"
+    source = "..."
+
+    [experience]                    # what the quantities were fitted on: estimates beyond say so
+    networks = 5
+    framework = "Paddle-Lite 2.11"
+    macs = [56e6, 4.1e9]
+    storages = ["f32", "i8"]
+    works = ["pointwise", "square", "window", "depthwise", "dense", "memory"]
+    threads = [1]
+    kind = "sourced"
+    source = "..."
+
     [device]                        # how a phone on a cable is known to be this one
     names = ["kirin980"]            # what its system calls chip or board, in lower case
     accelerator = "neuron-ann"      # NNAPI driver, for engine npu
@@ -54,7 +81,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,11 +90,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lmopt.errors import InputError
 from lmopt.ir.ops import OPS
 from lmopt.target.profile import (
+    Cluster,
     DeviceNames,
     Ends,
     EndType,
     Engine,
+    Experience,
     FormRule,
+    Fusion,
     Limit,
     ModelFormat,
     NumberKind,
@@ -76,51 +106,7 @@ from lmopt.target.profile import (
     StorageForm,
     Target,
 )
-
-UNITS: Mapping[str, str] = {
-    "peak_f32": "GMAC/s",
-    "peak_f16": "GMAC/s",
-    "peak_i8": "GMAC/s",
-    "peak_u8": "GMAC/s",
-    "conv_share": "1",
-    "depthwise_share": "1",
-    "integer_share": "1",
-    "bandwidth": "GB/s",
-    "kernel_overhead": "us",
-    "invoke_overhead": "us",
-    "transfer_overhead": "us",
-    "speedup_2": "1",
-    "speedup_4": "1",
-    "speedup_8": "1",
-    "error": "1",
-}
-"""Every quantity a target may give, and its unit."""
-
-STORAGES = ("f32", "f16", "i8", "u8", "i16")
-
-LIMITS: Mapping[str, type] = {
-    "max_rank": float,
-    "max_step_ratio": float,
-    "per_channel": tuple,
-    "border": tuple,
-}
-"""Every limit a target may set, and whether it is a number or a list of storage types.
-
-max_rank: Dimensions of a tensor, the batch included.
-max_step_ratio: A kernel's input scale times its largest kernel scale, over its result's scale, lies
-    below this.
-per_channel: Storage types whose kernels may have a scale per output channel.
-border: Element types of inputs and outputs.
-"""
-
-REQUIRED = (
-    "bandwidth",
-    "conv_share",
-    "depthwise_share",
-    "error",
-    "invoke_overhead",
-    "kernel_overhead",
-)
+from lmopt.target.vocabulary import LIMITS, REQUIRED, STORAGES, UNITS
 
 
 class _Strict(BaseModel):
@@ -159,6 +145,30 @@ class _Ends(_Stated):
     output: EndType
 
 
+class _Cluster(_Stated):
+    core: str = Field(min_length=1)
+    cores: int = Field(gt=0)
+    ghz: float = Field(gt=0)
+    macs_per_cycle: dict[str, Annotated[float, Field(gt=0)]]
+    caches: str = ""
+
+
+class _Fusion(_Stated):
+    activations: list[str] = []
+    into: list[str] = []
+    pads: bool = False
+    sums: bool = False
+
+
+class _Experience(_Stated):
+    networks: int = Field(gt=0)
+    framework: str = Field(min_length=1)
+    macs: Annotated[list[float], Field(min_length=2, max_length=2)]
+    storages: list[str] = Field(min_length=1)
+    works: list[str] = Field(min_length=1)
+    threads: list[int] = Field(min_length=1)
+
+
 class _Device(_Stated):
     names: list[str] = Field(min_length=1)
     accelerator: str | None = None
@@ -178,6 +188,9 @@ class _TargetFile(_Strict):
     forms: dict[StorageForm, _Form] = {}
     limits: dict[str, _Limit] = {}
     ends: _Ends | None = None
+    clusters: list[_Cluster] = []
+    fusion: _Fusion | None = None
+    experience: _Experience | None = None
     device: _Device | None = None
 
 
@@ -187,6 +200,9 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "forms": _Form,
     "limits": _Limit,
     "ends": _Ends,
+    "clusters": _Cluster,
+    "fusion": _Fusion,
+    "experience": _Experience,
     "device": _Device,
 }
 
@@ -210,10 +226,6 @@ def read_target(text: str, name: str, where: str) -> Target:
         file = _TargetFile.model_validate(data)
     except ValidationError as error:
         raise _explain(error, where) from error
-    for op in file.supported_ops:
-        _known(op, OPS, "op kind", f"{where}: supported_ops")
-    for storage in file.storage:
-        _known(storage, STORAGES, "storage type", f"{where}: storage")
     for key, quantity in file.quantities.items():
         _known(key, UNITS, "quantity", f"{where}: quantities")
         if quantity.unit != UNITS[key]:
@@ -223,6 +235,14 @@ def read_target(text: str, name: str, where: str) -> Target:
             )
     for key, limit in file.limits.items():
         _check_limit(key, limit, f"{where}: limits")
+    for kinds, table in _op_lists(file):
+        for op in kinds:
+            _known(op, OPS, "op kind", f"{where}: {table}")
+    for storages, table in _storage_lists(file):
+        for storage in storages:
+            _known(storage, STORAGES, "storage type", f"{where}: {table}")
+    if any("f32" not in cluster.macs_per_cycle for cluster in file.clusters):
+        raise InputError("a cluster wants macs_per_cycle.f32", where=f"{where}: clusters")
     if file.engine != "cpu" or name != "host":
         _check_complete(file, where)
     return Target(
@@ -242,8 +262,30 @@ def read_target(text: str, name: str, where: str) -> Target:
         forms={form: FormRule(**rule.model_dump()) for form, rule in file.forms.items()},
         limits={key: _read_limit(limit) for key, limit in file.limits.items()},
         ends=None if file.ends is None else Ends(**file.ends.model_dump()),
+        clusters=tuple(Cluster(**cluster.model_dump()) for cluster in file.clusters),
+        fusion=None if file.fusion is None else Fusion(**_frozen(file.fusion)),
+        experience=None if file.experience is None else Experience(**_frozen(file.experience)),
         device=None if file.device is None else _read_device(file.device),
     )
+
+
+def _frozen(table: BaseModel) -> dict[str, Any]:
+    """Returns a table's entries with tuples for lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in table.model_dump().items()}
+
+
+def _op_lists(file: _TargetFile) -> Iterator[tuple[Iterable[str], str]]:
+    yield file.supported_ops, "supported_ops"
+    if file.fusion is not None:
+        yield (*file.fusion.activations, *file.fusion.into), "fusion"
+
+
+def _storage_lists(file: _TargetFile) -> Iterator[tuple[Iterable[str], str]]:
+    yield file.storage, "storage"
+    for cluster in file.clusters:
+        yield cluster.macs_per_cycle, "clusters.macs_per_cycle"
+    if file.experience is not None:
+        yield file.experience.storages, "experience.storages"
 
 
 def read_target_file(path: Path) -> Target:
@@ -257,6 +299,30 @@ def read_target_file(path: Path) -> Target:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the target: {error}", where=str(path)) from error
     return read_target(text, path.stem, str(path))
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the schema of a target file for editors, in the words of JSON Schema.
+
+    `target.schema.json` beside this module is its text; editors check TOML against it too.
+    """
+    schema = _TargetFile.model_json_schema()
+    fields = schema["properties"]
+    quantity = schema["$defs"]["_Quantity"]
+    fields["quantities"] = _table_of(
+        {
+            name: {**quantity, "properties": {**quantity["properties"], "unit": {"const": unit}}}
+            for name, unit in UNITS.items()
+        }
+    )
+    fields["limits"] = _table_of({name: {"$ref": "#/$defs/_Limit"} for name in LIMITS})
+    fields["supported_ops"]["items"] = {"enum": sorted(OPS)}
+    fields["storage"]["items"] = {"enum": list(STORAGES)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _table_of(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 def _check_complete(file: _TargetFile, where: str) -> None:

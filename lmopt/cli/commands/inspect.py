@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmopt.cli.estimates import show_estimate
 from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
 from lmopt.cli.quantization import show_quantization
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
@@ -134,12 +135,7 @@ def _show(found: Inspection) -> None:
             f"'{contract.output}' {contract.order} in {contract.unit}; {contract.scheme.name}"
         )
     for name, estimate in found.estimates.items():
-        text = (
-            estimate
-            if isinstance(estimate, str)
-            else f"{estimate.latency_ms:.3g} ms ± {estimate.error_ms:.2g} (estimated)"
-        )
-        typer.echo(f"  {name:11} {text}")
+        show_estimate(name, estimate, found.advice.get(name, ()))
 
 
 def _show_guesses(guesses: tuple[Guess, ...]) -> None:

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lmopt.cli.options import JsonOption
 from lmopt.cli.terminal import console, note, print_json, table
+from lmopt.errors import UsageError
 
 if TYPE_CHECKING:
     from lmopt.target.profile import Target
+
+NEW = "new"
+"""In place of a target's name: write one."""
 
 
 def targets(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A target or a TOML file.", show_default=False),
+        typer.Argument(
+            metavar="NAME", help="A target or a TOML file; `new` writes one.", show_default=False
+        ),
+    ] = None,
+    made: Annotated[
+        str | None,
+        typer.Argument(metavar="NEW", help="After `new`: the target's name.", show_default=False),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List the targets, or show every number of one with unit, kind and source."""
+    """List the targets, show every number of one, or start one: `lmopt targets new board`."""
     from lmopt.target.catalog import installed, load_target
 
+    if name == NEW:
+        _start(made)
+        return
+    if made is not None:
+        raise UsageError(f"unexpected '{made}'", hint=f"lmopt targets {NEW} {made} starts a target")
     if name is not None:
         from lmopt.flow.host_profile import HOST, known_host
 
@@ -38,6 +54,16 @@ def targets(
         shown.add_row(target.name, target.engine, ", ".join(target.storage), target.title)
     console().print(shown)
     note("next: lmopt targets NAME; lmopt optimize --target NAME")
+
+
+def _start(name: str | None) -> None:
+    from lmopt.target.draft import write_draft
+
+    if name is None:
+        raise UsageError("the new target wants a name", hint=f"lmopt targets {NEW} board")
+    path = write_draft(name, Path())
+    typer.echo(str(path))
+    note(f"next: put its numbers in; lmopt targets ./{path}")
 
 
 def _show(target: Target, json: bool) -> None:
@@ -67,6 +93,25 @@ def _show(target: Target, json: bool) -> None:
     typer.echo(f"  threads   {', '.join(map(str, target.threads))}")
     typer.echo(f"  fallback  {target.fallback or 'none: what the engine refuses is an error'}")
     typer.echo(f"  ops       {', '.join(sorted(target.supported_ops))}")
+    for cluster in target.clusters:
+        rates = ", ".join(f"{rate:g} {kind}" for kind, rate in cluster.macs_per_cycle.items())
+        caches = f"; {cluster.caches}" if cluster.caches else ""
+        typer.echo(
+            f"  cluster   {cluster.cores}x {cluster.core} {cluster.ghz:g} GHz, multiply-adds a "
+            f"cycle: {rates}{caches} ({cluster.kind}: {cluster.source})"
+        )
+    if target.fusion is not None:
+        fusion = target.fusion
+        also = [word for word, so in (("pads", fusion.pads), ("sums", fusion.sums)) if so]
+        fused = ", ".join((*fusion.activations, *also))
+        typer.echo(f"  fuses     {fused} ({fusion.kind}: {fusion.source})")
+    if target.experience is not None:
+        known = target.experience
+        typer.echo(
+            f"  fitted    on {known.networks} networks, {known.macs[0] / 1e6:.4g} to "
+            f"{known.macs[1] / 1e6:.4g} M multiply-adds, {', '.join(known.storages)}, threads "
+            f"{', '.join(map(str, known.threads))} ({known.source})"
+        )
     typer.echo("  pipelines")
     for text in target.pipelines:
         typer.echo(f"    {text}")
@@ -108,6 +153,9 @@ def _document(target: Target) -> dict[str, Any]:
             for key, limit in target.limits.items()
         },
         "ends": None if target.ends is None else asdict(target.ends),
+        "clusters": [asdict(cluster) for cluster in target.clusters],
+        "fusion": None if target.fusion is None else asdict(target.fusion),
+        "experience": None if target.experience is None else asdict(target.experience),
         "device": None
         if target.device is None
         else {**asdict(target.device), "names": sorted(target.device.names)},

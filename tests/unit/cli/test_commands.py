@@ -153,6 +153,16 @@ def test_a_target_shows_its_runtime_and_what_may_ship_there() -> None:
     assert limits["max_rank"]["value"] == 4 and "nnapi" in limits["max_rank"]["source"]
 
 
+def test_inspect_shows_where_the_time_goes_and_what_falls_back() -> None:
+    stdout, _ = run("inspect", "pfld-0.25@none", "--target", "velvet-gpu")
+    assert re.search(
+        r"velvet-gpu +[\d.]+ ms \[[\d.]+, [\d.]+\] \(estimated\), 1 thread; memory", stdout
+    )
+    assert "2 of 47 kernels fall back to velvet-cpu (%s1_pool, %s2_pool), 2 transfers" in stdout
+    assert re.search(r"time: pointwise \d+ %, depthwise \d+ %", stdout)
+    assert re.search(r"\d+ more kernels take [\d.]+ ms: --json lists them", stdout)
+
+
 def test_data_stats_counts_splits(bench: Bench) -> None:
     found = run_json("data", "stats", bench.faces)
     assert found["faces"] == 16

@@ -63,8 +63,16 @@ def test_one_convolution_by_hand():
     memory_us = 4 * (800 + 800 + 576) / 1e3
     assert arithmetic_us > memory_us
     found = estimate(graph, BOARD, threads=1)
-    assert found.latency_ms == pytest.approx((100 + 7 + arithmetic_us) / 1e3)
+    assert found.latency_ms == pytest.approx((100 + 7 + arithmetic_us + memory_us) / 1e3)
     assert found.error_ms == pytest.approx(found.latency_ms / 4)
+    assert found.low_ms == pytest.approx(found.latency_ms / 1.25)
+    assert found.high_ms == pytest.approx(found.latency_ms * 1.25)
+    (time,) = found.kernels
+    parts = (arithmetic_us, memory_us, 7.0)
+    assert (time.arithmetic_us, time.memory_us, time.launch_us) == pytest.approx(parts)
+    assert time.kernel.fused == ("relu",)
+    # The picture and the answer live at once; what the fused relu reads never exists.
+    assert found.memory.arena_bytes == 2 * 4 * 800 and found.memory.weight_bytes == 4 * 576
 
 
 def test_threads_divide_arithmetic_and_the_fastest_count_is_chosen():

@@ -22,7 +22,7 @@ from lmopt.frontend.tflite import read
 from lmopt.latency import host
 from lmopt.latency.measurement import Measurement
 from lmopt.target.catalog import load_target
-from lmopt.target.schema import REQUIRED, UNITS
+from lmopt.target.vocabulary import REQUIRED, UNITS
 
 INVOKE_US, LAUNCH_US = 30.0, 2.0
 WORK_US = {
@@ -86,19 +86,29 @@ def test_rates_by_hand(install: Install) -> None:
     install(Clock())
     target = host_target()
     values = {key: quantity.value for key, quantity in target.quantities.items()}
-    pointwise = 28 * 28 * 32 * 32 / 100e3
-    window = 28 * 28 * 16 * 16 * 9 / 150e3
+    bandwidth = 3 * 4 * 56 * 56 * 32 / 50e3
+
+    def rate(macs: int, us: float, elements: int, width: int = 4) -> float:
+        return macs / (us - width * elements / bandwidth / 1e3) / 1e3
+
+    map32, map16, map64 = 28 * 28 * 32, 28 * 28 * 16, 28 * 28 * 64
+    pointwise = rate(map32 * 32, 100, 2 * map32 + 33 * 32)
+    window = rate(map16 * 16 * 9, 150, 2 * map16 + 9 * 256 + 16)
+    gain_i8 = rate(map32 * 32, 50, 2 * map32 + 32 * 32 + 4 * 32, 1) / pointwise
+    gain_u8 = rate(map32 * 32, 200, 2 * map32 + 32 * 32 + 4 * 32, 1) / pointwise
+    depthwise = rate(map64 * 9, 90, 2 * map64 + 10 * 64)
+    depthwise_i8 = rate(map64 * 9, 60, 2 * map64 + 9 * 64 + 4 * 64, 1)
     assert window > pointwise
     assert values.pop("error") == pytest.approx(1.0, abs=1e-3)
     assert values == pytest.approx(
         {
             "peak_f32": window,
             "peak_f16": window,
-            "peak_i8": window * 2,
-            "peak_u8": window / 2,
+            "peak_i8": window * gain_i8,
+            "peak_u8": window * gain_u8,
             "conv_share": (pointwise / window) ** 0.5,
-            "depthwise_share": 28 * 28 * 64 * 9 / 1e3 / window / (90 * 60 * 2) ** 0.5,
-            "bandwidth": 3 * 4 * 56 * 56 * 32 / 50e3,
+            "depthwise_share": (depthwise * depthwise_i8 / gain_i8) ** 0.5 / window,
+            "bandwidth": bandwidth,
             "kernel_overhead": LAUNCH_US,
             "invoke_overhead": INVOKE_US,
             "speedup_2": 1.5,

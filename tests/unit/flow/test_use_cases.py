@@ -170,7 +170,11 @@ def test_inspect_estimates_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.parameters == 3 * 10 + 10
     assert found.ops == {"dense": 1, "input": 1, "mean": 1}
     assert isinstance(found.estimates["host"], str)
-    assert found.to_json()["estimates"]["velvet-cpu"]["kind"] == "estimated"
+    told = found.to_json()["estimates"]["velvet-cpu"]
+    assert told["kind"] == "estimated" and told["low_ms"] < told["latency_ms"] < told["high_ms"]
+    assert [kernel["op"] for kernel in told["kernels"]] == ["mean", "dense"]
+    parts = sum(kernel["us"] for kernel in told["kernels"])
+    assert parts < told["latency_ms"] * 1e3 and told["weight_bytes"] == 4 * found.parameters
 
 
 def test_measure_pairs_both_files_in_one_run() -> None:

@@ -13,7 +13,7 @@ from lmopt.pipeline.manager import Pipeline
 from lmopt.target.catalog import load_target
 from lmopt.target.legality import form_of, require_legal
 from lmopt.target.profile import FORMS, Limit, Target
-from lmopt.target.schema import LIMITS
+from lmopt.target.vocabulary import LIMITS
 from tests.support.services import full_context
 from tests.support.training_graphs import detector
 

@@ -1,0 +1,1 @@
+"""Networks whose latency others published, and what those latencies say of the cost model."""

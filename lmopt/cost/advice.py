@@ -1,0 +1,100 @@
+"""What to change about a kernel that costs more than it has to on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from lmopt.cost.estimate import Estimate, KernelTime
+from lmopt.cost.prices import INTEGERS, amounts, prices
+from lmopt.target.catalog import load_target
+from lmopt.target.profile import Target
+
+INSTEAD: Mapping[str, str] = {
+    "mean": "average pooling over the whole map (avg_pool2d) says the same",
+    "resize_bilinear": "resize without align_corners, or with a transposed convolution",
+    "resize_nearest": "resize with a transposed convolution",
+    "hard_swish": "train with relu6 in its place",
+    "prelu": "train with relu in its place",
+    "leaky_relu": "train with relu in its place",
+    "batch_norm": "fold-batchnorm puts it into the convolution before",
+    "heatmap_decode": "let the app decode the heatmaps",
+    "concat": "let the layers behind add up what they make of each part",
+}
+"""What can stand for an op that an engine lacks."""
+OTHERWISE = "replace it, or cut the model before it"
+LAUNCH_BOUND = 0.5
+"""Part of a kernel's time from which its launch is the thing to save."""
+LOST = 1.05
+"""Ratio of integer to float time from which an integer kernel counts as slower."""
+CHANNELS = 4
+"""Channels that mobile GPUs compute together."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is known of one kernel besides its time.
+
+    Attributes:
+        time: The kernel and what it takes.
+        float_us: What it would take in floating point, where it computes in integers; else None.
+        change: What would help; empty where nothing is known to.
+    """
+
+    time: KernelTime
+    float_us: float | None
+    change: str
+
+
+def advise(found: Estimate, target: Target) -> tuple[Advice, ...]:
+    """Returns what would help every kernel of an estimate, in execution order.
+
+    Args:
+        found: The estimate.
+        target: What it was made for.
+    """
+    engines = {target.name: target}
+    if target.fallback is not None:
+        engines[target.fallback] = load_target(target.fallback)
+    advised = []
+    for time in found.kernels:
+        engine = engines[time.engine]
+        float_us = _float_us(time, engine, found.threads)
+        advised.append(Advice(time, float_us, _change(found, time, float_us, target)))
+    return tuple(advised)
+
+
+def _float_us(time: KernelTime, engine: Target, threads: int) -> float | None:
+    """Returns what an integer kernel would take in floating point, where its engine has that."""
+    if time.kernel.storage not in INTEGERS or time.kernel.kind in ("quantize", "dequantize"):
+        return None
+    storage = next((s for s in ("f32", "f16") if s in engine.storage), None)
+    if storage is None:
+        return None
+    width = 4 if storage == "f32" else 2
+    twin = replace(
+        time.kernel,
+        storage=storage,
+        moved_bytes=time.kernel.moved_bytes * width,
+        weight_bytes=time.kernel.weight_bytes * width,
+    )
+    count = threads if engine.engine == "cpu" else 1
+    return float(amounts([twin])[0] @ prices(engine, storage, count))
+
+
+def _change(found: Estimate, time: KernelTime, float_us: float | None, target: Target) -> str:
+    kernel = time.kernel
+    if kernel.refused and kernel.kind not in target.supported_ops:
+        return INSTEAD.get(kernel.kind, OTHERWISE)
+    if kernel.refused:
+        return f"store it in one of {', '.join(target.storage)}"
+    if float_us is not None and time.us > LOST * float_us:
+        return f"{float_us:.1f} us in floating point: keep it real (quantize-mixed), or widen it"
+    if time.launch_us > LAUNCH_BOUND * time.us:
+        return "mostly its launch: fewer, larger layers"
+    if target.engine == "gpu" and kernel.work in ("pointwise", "square", "window"):
+        channels = found.graph.node(kernel.node).results[0].shape[-1] or 0
+        if channels % CHANNELS:
+            full = -(-channels // CHANNELS) * CHANNELS
+            return f"{channels} channels cost as much as {full}"
+    return ""
