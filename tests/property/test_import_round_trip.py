@@ -22,6 +22,7 @@ NAMES = st.text(
     max_size=8,
 ).filter(lambda text: text == text.strip())
 NUMBERS = st.floats(-0.9, SIDE - 0.1, allow_subnormal=False)
+ASIDE = 2**-9
 LABELS = st.dictionaries(
     st.one_of(st.sampled_from(["occlusion", "yaw", "full"]), NAMES),
     st.floats(-90, 90),
@@ -42,7 +43,11 @@ def sources(draw: st.DrawFn) -> list[dict]:
     count = draw(st.integers(2, 4))
     faces = []
     for name in draw(st.lists(NAMES, min_size=1, max_size=4, unique_by=str.casefold)):
-        marks = draw(st.lists(NUMBERS, min_size=2 * count, max_size=2 * count, unique=True))
+        # Twins are moved a little; what differs by less would then be at one place.
+        apart = st.lists(
+            NUMBERS, min_size=2 * count, max_size=2 * count, unique_by=lambda mark: mark + ASIDE
+        )
+        marks = draw(apart)
         face = {
             "name": name,
             "landmarks": np.array(marks).reshape(-1, 2),
@@ -77,7 +82,7 @@ def made(root: Path, drawn: list[dict], source: str) -> Dataset:
                 id=f"{source}/{entry['name']}{place}#{twin}",
                 source=source,
                 image=cell if entry["in_table"] else image,
-                landmarks=entry["landmarks"] + twin * 2**-9,
+                landmarks=entry["landmarks"] + twin * ASIDE,
                 box=entry["box"],
                 group=entry["group"],
                 split=entry["split"],
