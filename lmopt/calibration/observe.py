@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,12 +71,10 @@ class FaceCalibrator:
         Raises:
             PassError: There are no faces, or a value is not finite.
         """
-        inputs = {node.value for node in graph.inputs}
-        watched = [value for value in values if value not in inputs]
         choose = OBSERVERS[observer]
-        samples = self._samples(graph, watched, self.crops(faces, augmented))
+        samples = self._samples(graph, _computed(graph, values), self.crops(faces, augmented))
         found = {value: choose(sample, storage) for value, sample in samples.items()}
-        return {**found, **dict.fromkeys(inputs, self._input_range())}
+        return {**found, **dict.fromkeys((n.value for n in graph.inputs), self._input_range())}
 
     def excess_errors(
         self, graph: Graph, values: Sequence[Value], observer: Observer, *, storage: DType
@@ -89,8 +87,7 @@ class FaceCalibrator:
         Raises:
             PassError: There are fewer than two faces, or a value is not finite.
         """
-        inputs = {node.value for node in graph.inputs}
-        watched = [value for value in values if value not in inputs]
+        watched = _computed(graph, values)
         drawn = self.crops(FACE_COUNTS[-1] + OTHER_FACES)
         if len(drawn) < 2:
             raise PassError(f"{len(drawn)} training face; wanted at least 2", hint="set faces=1")
@@ -151,9 +148,7 @@ class FaceCalibrator:
             PassError: There are no faces.
         """
         nodes = [graph.node(name) for name in names]
-        values = list(dict.fromkeys(node.inputs[0] for node in nodes))
-        inputs = {node.value for node in graph.inputs}
-        watched = [value for value in values if value not in inputs]
+        watched = _computed(graph, dict.fromkeys(node.inputs[0] for node in nodes))
 
         def operands() -> Iterator[list[NDArray[np.floating]]]:
             pixels = self._contract.normalize(self.crops(faces))
@@ -220,6 +215,12 @@ def values_on_crops(
                     (found[_shown(k)] for k in range(len(grids))), grids, strict=True
                 )
             ]
+
+
+def _computed(graph: Graph, values: Iterable[Value]) -> list[Value]:
+    """Returns those values that are no inputs."""
+    inputs = {node.value for node in graph.inputs}
+    return [value for value in values if value not in inputs]
 
 
 def _showing(graph: Graph, values: Sequence[Value]) -> bytes:

@@ -73,7 +73,7 @@ InputOption = Annotated[
     str | None,
     typer.Option(
         "--input",
-        metavar="float32|uint8|int8",
+        metavar="float32|uint8|int8|int16",
         help="What a quantized file takes; default as its pipeline says.",
         show_default=False,
     ),
@@ -82,7 +82,7 @@ OutputOption = Annotated[
     str | None,
     typer.Option(
         "--output",
-        metavar="float32|uint8|int8",
+        metavar="float32|uint8|int8|int16",
         help="What a quantized file gives, likewise.",
         show_default=False,
     ),

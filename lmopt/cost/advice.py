@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from lmopt.cost.estimate import Estimate, KernelTime
 from lmopt.cost.prices import INTEGERS, amounts, prices
+from lmopt.ir.types import DType
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
 
@@ -71,12 +72,12 @@ def _float_us(time: KernelTime, engine: Target, threads: int) -> float | None:
     storage = next((s for s in ("f32", "f16") if s in engine.storage), None)
     if storage is None:
         return None
-    width = 4 if storage == "f32" else 2
+    wide = DType(storage).numpy.itemsize
     twin = replace(
         time.kernel,
         storage=storage,
-        moved_bytes=time.kernel.moved_bytes * width,
-        weight_bytes=time.kernel.weight_bytes * width,
+        moved_bytes=time.kernel.moved_bytes * wide // DType(time.kernel.storage).numpy.itemsize,
+        weight_bytes=time.kernel.weight_bytes * wide,
     )
     count = threads if engine.engine == "cpu" else 1
     return float(amounts([twin])[0] @ prices(engine, storage, count))

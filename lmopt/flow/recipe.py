@@ -32,7 +32,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -68,8 +68,7 @@ class Stage:
     size: int | None = None
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(NamedTuple):
     """A plan and the side of the input meanwhile; None is the contract's."""
 
     plan: TrainingPlan

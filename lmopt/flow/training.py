@@ -108,7 +108,9 @@ def train(
 
     graph, inherited = source.graph, frozenset[str]()
     if plan.start is not None:
-        start = zoo.inherit(graph, as_detector(plan.start, None).graph)
+        donor = as_detector(plan.start, None)
+        donor.require_weights()
+        start = zoo.inherit(graph, donor.graph)
         graph, inherited = start.graph, start.nodes
         listen(Noted(f"{len(inherited)} layers start from {plan.start}"))
     graph = zoo.initialize(graph, plan.seed)
@@ -118,6 +120,8 @@ def train(
         if tutor is None
         else Teacher(tutor.graph, tutor.require_contract(), plan.teacher_weight)
     )
+    for phase in phases:  # a size that does not fit is to be known now, not after hours
+        at_resolution(graph, phase.size or rules.height, phase.size or rules.width)
     validation = _validation(source, faces) if plan.keep == "best" else None
     listen(Activity(f"training {source.name} on {len(faces.split('train'))} faces"))
     with host.exclusive("training"):
@@ -129,22 +133,18 @@ def train(
                 augment=AUGMENTATIONS[plan.augmentation],
                 on_progress=lambda p: listen(Training(p)),
             ) as service:
-                for number, phase in group:
+                for number, (training, _) in group:
                     last = number == len(phases)
                     graph = folded(graph) if last else graph
-                    if not phase.plan.epochs or _is_inherited(graph, phase.plan.answer, inherited):
+                    if not training.epochs or _is_inherited(graph, training.answer, inherited):
                         continue
                     norms = "batch norms folded" if last else "as built"
                     side = "" if size is None else f" on {size}x{size}"
-                    listen(
-                        Noted(
-                            f"phase {number} of {len(phases)}: {norms}{side}, "
-                            f"{phase.plan.epochs:g} epochs"
-                        )
-                    )
+                    told = f"{norms}{side}, {training.epochs:g} epochs"
+                    listen(Noted(f"phase {number} of {len(phases)}: {told}"))
                     trained = service.train(
                         at_resolution(graph, seen.height, seen.width),
-                        phase.plan,
+                        training,
                         seed=plan.seed + number - 1,
                         checkpoint=folder / f"phase{number}.npz",
                         validation=validation if last else None,

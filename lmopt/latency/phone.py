@@ -26,6 +26,7 @@ MIN_ROUNDS = 5
 KEPT_ROUNDS = 3
 """Whole rounds without which a phone that went away has measured nothing."""
 LOSSES = 3
+"""How often a phone may go away and come back within one comparison."""
 DRIFT = 0.1
 """Slower by this part in the second half of the rounds than in the first: it throttles."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,22 +14,21 @@ from lmopt.quant.weights import RoundedKernel
 DAMPING = 0.01
 """Part of the mean variance that every operand is given on top, so that none is without."""
 
-Array = NDArray[np.float64]
-
-
 MOST_TAPS = 4096
 """Taps of the largest kernel that is rounded so: the work grows with their third power."""
+
+Array = NDArray[np.float64]
 
 
 def can_round(node: Node) -> bool:
     """Returns whether a kernel's operands are simple enough, and few enough."""
     op = node.op
-    shape = [side or 1 for side in node.weights["kernel"].type.shape] if node.weights else []
     if isinstance(op, DepthwiseConv2D):
         return op.multiplier == 1
-    if isinstance(op, Conv2D) and op.groups > 1:
+    if not isinstance(op, Conv2D | Dense) or (isinstance(op, Conv2D) and op.groups > 1):
         return False
-    return isinstance(op, Conv2D | Dense) and math.prod(shape[:-1]) <= MOST_TAPS
+    kernel = node.weight("kernel").type
+    return kernel.elements // (kernel.shape[-1] or 1) <= MOST_TAPS
 
 
 def round_kernel(node: Node, nearest: Weight, moments: Moments) -> RoundedKernel:
@@ -69,8 +66,9 @@ def round_kernel(node: Node, nearest: Weight, moments: Moments) -> RoundedKernel
         stored[index] = _rounded(real, hessian, scale, zero, ends)
         if with_bias:
             shift[index] = mean @ (real - (stored[index] - zero) * scale)
-    back = stored.reshape(moved.shape)
-    return RoundedKernel(np.moveaxis(back, 0, -2) if deep else back, shift.reshape(-1))
+    whole = stored.reshape(moved.shape).astype(nearest.type.dtype.numpy)
+    back = np.moveaxis(whole, 0, -2) if deep else whole
+    return RoundedKernel(Weight.of(np.ascontiguousarray(back), grid), shift.reshape(-1))
 
 
 def _rounded(

@@ -34,11 +34,11 @@ class RoundedKernel:
     """A kernel that is not rounded to the nearest.
 
     Attributes:
-        stored: Whole numbers in the kernel's shape.
+        kernel: As it is stored.
         shift: What a bias is moved by, per output.
     """
 
-    stored: NDArray[np.float64]
+    kernel: Weight
     shift: NDArray[np.float64]
 
 
@@ -54,7 +54,8 @@ def integer_weights(
         node: A float node.
         operands: Grids of its operands.
         scheme: Storage and granularity.
-        rounded: Its kernel, where that is not rounded to the nearest.
+        rounded: Its kernel, where that is not rounded to the nearest. Where a bias needs another
+            grid than it was rounded on, it counts for nothing.
     """
     stored: dict[str, Weight] = {}
     if "alpha" in node.weights:
@@ -70,8 +71,10 @@ def integer_weights(
     else:
         stored["kernel"] = asymmetric_kernel(kernel, floor=float(floor.max()))
     grid = stored["kernel"].type.quant
+    if rounded is not None and rounded.kernel.type != stored["kernel"].type:
+        rounded = None
     if rounded is not None:
-        stored["kernel"] = Weight.of(rounded.stored.astype(scheme.storage.kernel.numpy), grid)
+        stored["kernel"] = rounded.kernel
     if "bias" in node.weights and grid is not None:
         bias = node.weight("bias").real()
         if rounded is not None:

@@ -150,20 +150,19 @@ class PostTraining:
 
     def _calibrated_in_sequence(self) -> PostTraining:
         """Returns the same with the ranges that later stages of a cascade have behind integers."""
-        first, *later = stages_of(self.graph, self.scheme) or [frozenset()]
-        made, names = self, {node.name for node in self.graph.nodes}
+        made, before = self, frozenset[str]()
         owners = plan_grids(self.graph, self.scheme).owners
-        before = first
-        for stage in later:
-            watched = [value for value in owners if value.node in stage]
-            found = self.calibrator.ranges(
-                made.keeping(frozenset(names - before))._stored(self.graph, "float32", "float32"),
-                watched,
-                self.options.observer,
-                faces=self.faces,
-                storage=self.scheme.storage,
-            )
-            made, before = replace(made, ranges={**made.ranges, **found}), before | stage
+        for stage in stages_of(self.graph, self.scheme):
+            if before:
+                found = self.calibrator.ranges(
+                    made._with_only(before)._stored(self.graph, "float32", "float32"),
+                    [value for value in owners if value.node in stage],
+                    self.options.observer,
+                    faces=self.faces,
+                    storage=self.scheme.storage,
+                )
+                made = replace(made, ranges={**made.ranges, **found})
+            before |= stage
         return made
 
     def _reconstructed(self) -> PostTraining:
@@ -210,8 +209,11 @@ class PostTraining:
 
     def only(self, names: frozenset[str]) -> Graph:
         """Returns the graph with nothing but these nodes, and the inputs, on grids, corrected."""
+        return self._with_only(names).corrected()
+
+    def _with_only(self, names: frozenset[str]) -> PostTraining:
         others = {node.name for node in self.graph.nodes if node.op.kind != "input"} - names
-        return self.keeping(frozenset(others)).corrected()
+        return self.keeping(frozenset(others))
 
     def quantized(self) -> Graph:
         """Returns the graph on its grids, its mean answers not yet corrected."""

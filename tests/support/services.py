@@ -80,6 +80,16 @@ class NudgingTrainer:
         return trained, ranges
 
 
+def _seen(graph: Graph) -> dict[str, np.ndarray]:
+    """Every value of a graph on drawn inputs, the same ones each time."""
+    rng = np.random.default_rng(0)
+    inputs = {
+        node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
+        for node in graph.inputs
+    }
+    return run(graph, inputs, all_values=True)
+
+
 class DrawnCalibrator:
     """Observes the interpreter's values on drawn inputs; the range is their minimum and maximum."""
 
@@ -95,12 +105,7 @@ class DrawnCalibrator:
         storage: DType,
         augmented: bool = False,
     ) -> Mapping[Value, ValueRange]:
-        rng = np.random.default_rng(0)
-        inputs = {
-            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
-            for node in graph.inputs
-        }
-        seen = run(graph, inputs, all_values=True)
+        seen = _seen(graph)
         widen = 2.0 if augmented else 1.0
         found = {v: widen * seen[str(v)[1:]] for v in values}
         return {v: ValueRange(float(a.min()), float(a.max())) for v, a in found.items()}
@@ -113,24 +118,14 @@ class DrawnCalibrator:
     def kernel_inputs(
         self, graph: Graph, names: Sequence[str], *, faces: int
     ) -> Mapping[str, Moments]:
-        rng = np.random.default_rng(0)
-        inputs = {
-            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
-            for node in graph.inputs
-        }
-        seen = run(graph, inputs, all_values=True)
+        seen = _seen(graph)
         nodes = [graph.node(name) for name in names]
         return moments_of(nodes, [[seen[str(node.inputs[0])[1:]] for node in nodes]])
 
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int
     ) -> Mapping[Value, np.ndarray]:
-        rng = np.random.default_rng(0)
-        inputs = {
-            node.name: rng.uniform(size=(4, *node.results[0].shape[1:])).astype(np.float32)
-            for node in graph.inputs
-        }
-        seen = run(graph, inputs, all_values=True)
+        seen = _seen(graph)
         grids = {v: graph.type(v).quant for v in values}
         arrays = {v: seen[str(v)[1:]] for v in values}
         return {

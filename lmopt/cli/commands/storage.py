@@ -36,7 +36,7 @@ def storage(
     out: RunFolderOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare a detector in float32, float16, int8 and uint8 on a target."""
+    """Compare a detector in every form (float32, float16, int8, uint8, int16x8) on a target."""
     import lmopt
 
     request = lmopt.OptimizeRequest(

@@ -12,7 +12,7 @@ import lmopt
 from lmopt import zoo
 from lmopt.data import load_dataset
 from lmopt.detector.detector import Detector
-from lmopt.errors import InputError
+from lmopt.errors import GraphError, InputError
 from lmopt.flow.events import Noted
 from lmopt.flow.folding import folded
 from lmopt.flow.recipe import Stage, TrainingRecipe, recipe_for
@@ -119,3 +119,15 @@ def test_a_stage_on_smaller_pictures_leaves_a_detector_of_the_full_size(tmp_path
     trained = made.detector.graph.node("maps")
     assert trained.results == start.results == (TensorType(DType.F32, (None, 16, 16, 68)),)
     assert trained.weight("kernel") != start.weight("kernel")
+
+
+def test_a_start_without_weights_and_a_size_that_does_not_fit_are_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    folder = faces(tmp_path / "faces")
+    empty = replace(recipe_for("dan2"), start="dan1@none")
+    with pytest.raises(InputError, match="no weights yet"):
+        lmopt.train("dan2@none", folder, recipe=empty, out=tmp_path / "o")
+    small = replace(RECIPE, stages=(Stage(0.5), Stage(0.5, size=96)))
+    with pytest.raises(GraphError, match="made for pictures of 112x112, not 96x96"):
+        lmopt.train("pfld-0.25@none", folder, recipe=small, out=tmp_path / "o")

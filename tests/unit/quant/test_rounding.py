@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,12 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Node
 from lmopt.ir.op import Op
 from lmopt.ir.ops import Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
-from lmopt.ir.types import DType
+from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import Moments
-from lmopt.quant.grid import asymmetric_kernel, symmetric_kernel
+from lmopt.quant.grid import activation_grid, asymmetric_kernel, symmetric_kernel
 from lmopt.quant.rounding import MOST_TAPS, can_round, round_kernel
-from lmopt.quant.weights import KERNEL_AXIS
+from lmopt.quant.weights import KERNEL_AXIS, integer_weights
+from lmopt_passes.scheme import INT8
 
 RNG = np.random.default_rng(0)
 
@@ -52,20 +55,21 @@ def test_what_a_convolution_gives_errs_less(storage: DType, use_bias: bool) -> N
     made = round_kernel(node, nearest, moments(rows))
     grid = nearest.type.quant
     assert grid is not None and nearest.array is not None
-    assert made.stored.shape == kernel.shape
-    assert made.stored.min() >= storage.bounds[0] + 1 and made.stored.max() <= storage.bounds[1]
-    assert np.abs(made.stored - nearest.array.astype(int)).max() >= 1
+    assert made.kernel.array.shape == kernel.shape
+    assert (
+        made.kernel.array.min() >= storage.bounds[0] + 1
+        and made.kernel.array.max() <= storage.bounds[1]
+    )
+    assert np.abs(made.kernel.array - nearest.array.astype(int)).max() >= 1
 
     def error(stored: np.ndarray, shift: float | np.ndarray) -> float:
         off = grid.dequantize(stored.astype(storage.numpy)) - kernel
         return float(np.square(rows[0] @ off.reshape(36, 6) + shift).mean())
 
     plain = error(nearest.array, 0.0)
-    assert error(made.stored, made.shift) < 0.3 * plain
+    assert error(made.kernel.array, made.shift) < 0.3 * plain
     if use_bias:
-        mean = rows[0].mean(0) @ (
-            grid.dequantize(made.stored.astype(storage.numpy)) - kernel
-        ).reshape(36, 6)
+        mean = rows[0].mean(0) @ (grid.dequantize(made.kernel.array) - kernel).reshape(36, 6)
         np.testing.assert_allclose(mean + made.shift, 0, atol=1e-5)
     else:
         assert not made.shift.any()
@@ -78,7 +82,7 @@ def test_every_channel_of_a_depthwise_kernel_is_rounded_by_its_own_operands() ->
     rows = alike(5, 400, 9)
     rows[2] *= (-1) ** np.arange(9)  # what is right for its neighbours is wrong for it
     made = round_kernel(node, nearest, moments(rows))
-    assert made.stored.shape == kernel.shape and made.shift.shape == (5,)
+    assert made.kernel.array.shape == kernel.shape and made.shift.shape == (5,)
     grid = nearest.type.quant
     assert grid is not None and nearest.array is not None
     plain, rounded = (
@@ -90,7 +94,7 @@ def test_every_channel_of_a_depthwise_kernel_is_rounded_by_its_own_operands() ->
                 for k in range(5)
             ]
         )
-        for stored in (nearest.array, made.stored)
+        for stored in (nearest.array, made.kernel.array)
     )
     assert rounded.sum() < 0.5 * plain.sum()
     assert rounded[2] < plain[2]
@@ -100,9 +104,9 @@ def test_operands_that_vary_apart_are_rounded_to_the_nearest() -> None:
     node = node_of(Dense(3), (8, 3), 8)
     nearest = symmetric_kernel(node.weight("kernel").real(), 1)
     apart = Moments(np.zeros((1, 8)), np.diag(np.arange(1.0, 9.0))[None])
-    np.testing.assert_array_equal(round_kernel(node, nearest, apart).stored, nearest.array)
+    np.testing.assert_array_equal(round_kernel(node, nearest, apart).kernel.array, nearest.array)
     never = Moments(np.zeros((1, 8)), np.zeros((1, 8, 8)))
-    np.testing.assert_array_equal(round_kernel(node, nearest, never).stored, nearest.array)
+    np.testing.assert_array_equal(round_kernel(node, nearest, never).kernel.array, nearest.array)
 
 
 def test_what_is_too_large_or_has_other_operands_stays() -> None:
@@ -113,3 +117,13 @@ def test_what_is_too_large_or_has_other_operands_stays() -> None:
     assert not can_round(node_of(Conv2DTranspose(4), (3, 3, 4, 4), 4))
     deep = MOST_TAPS // 9 + 1
     assert not can_round(node_of(Conv2D(2), (3, 3, deep, 2), deep))
+
+
+def test_a_kernel_rounded_on_another_grid_counts_for_nothing() -> None:
+    node = node_of(Dense(3), (8, 3), 8)
+    nearest = symmetric_kernel(node.weight("kernel").real(), 1)
+    made = round_kernel(node, nearest, moments(alike(1, 300, 8)))
+    operand = activation_grid(ValueRange(0.0, 1.0), DType.I8)
+    assert integer_weights(node, [operand], INT8, made)["kernel"] == made.kernel
+    coarse = replace(made, kernel=symmetric_kernel(2 * node.weight("kernel").real(), 1))
+    assert integer_weights(node, [operand], INT8, coarse)["kernel"] == nearest
