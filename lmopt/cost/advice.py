@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lmopt.cost.estimate import Estimate, KernelTime
-from lmopt.cost.prices import INTEGERS, amounts, prices
+from lmopt.cost.parts import parts_us
+from lmopt.cost.prices import INTEGERS
 from lmopt.ir.types import DType
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
@@ -60,12 +61,12 @@ def advise(found: Estimate, target: Target) -> tuple[Advice, ...]:
     advised = []
     for time in found.kernels:
         engine = engines[time.engine]
-        float_us = _float_us(time, engine, found.threads)
+        float_us = _float_us(time, engine, found)
         advised.append(Advice(time, float_us, _change(found, time, float_us, target)))
     return tuple(advised)
 
 
-def _float_us(time: KernelTime, engine: Target, threads: int) -> float | None:
+def _float_us(time: KernelTime, engine: Target, found: Estimate) -> float | None:
     """Returns what an integer kernel would take in floating point, where its engine has that."""
     if time.kernel.storage not in INTEGERS or time.kernel.kind in ("quantize", "dequantize"):
         return None
@@ -79,8 +80,9 @@ def _float_us(time: KernelTime, engine: Target, threads: int) -> float | None:
         moved_bytes=time.kernel.moved_bytes * wide // DType(time.kernel.storage).numpy.itemsize,
         weight_bytes=time.kernel.weight_bytes * wide,
     )
-    count = threads if engine.engine == "cpu" else 1
-    return float(amounts([twin])[0] @ prices(engine, storage, count))
+    count = found.threads if engine.engine == "cpu" else 1
+    model_bytes = sum(other.kernel.weight_bytes for other in found.kernels)
+    return sum(parts_us([twin], engine, count, model_bytes=model_bytes)[0])
 
 
 def _change(found: Estimate, time: KernelTime, float_us: float | None, target: Target) -> str:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from lmopt.cost.kernels import Kernel, islands, kernels
 from lmopt.cost.memory import Memory, peak_memory
-from lmopt.cost.prices import ARITHMETIC, Array, amounts, times_us
+from lmopt.cost.parts import Parts, call_us, parts_us, stated_error
 from lmopt.cost.trust import doubts
 from lmopt.errors import BackendError, InputError
 from lmopt.ir.graph import Graph
@@ -123,16 +123,14 @@ def estimate(graph: Graph, target: Target, *, threads: int | None = None) -> Est
     fallback = _fallback(found, target)
     counts = target.threads if threads is None else (threads,)
     inside = [kernel for kernel in found if kernel.delegated]
-    work = amounts(inside)
     spent, count = min(
-        ((times_us(inside, work, target, n), n) for n in counts), key=lambda timed: timed[0].sum()
+        ((parts_us(inside, target, n), n) for n in counts),
+        key=lambda timed: sum(map(sum, timed[0])),
     )
     times = _times(found, target, spent, fallback)
     moving_us = _transfers_us(found, target)
-    time_us = sum(time.us for time in times) + moving_us
-    time_us += target.quantities["invoke_overhead"].value
-    error = target.quantities["error"].value
-    latency_ms = time_us / 1e3
+    latency_ms = (sum(time.us for time in times) + moving_us + call_us(target, count)) / 1e3
+    error = stated_error(target, count)
     return Estimate(
         target=target.name,
         graph=graph,
@@ -163,20 +161,18 @@ def _fallback(found: Sequence[Kernel], target: Target) -> Target | None:
 
 
 def _times(
-    found: Sequence[Kernel], target: Target, spent: Array, fallback: Target | None
+    found: Sequence[Kernel], target: Target, spent: Sequence[Parts], fallback: Target | None
 ) -> tuple[KernelTime, ...]:
     """Returns the times of all kernels from those that the target runs."""
     outside = [kernel for kernel in found if not kernel.delegated]
-    engines = {True: (target.name, iter(spent.tolist()))}
+    engines = {True: (target.name, iter(spent))}
     if fallback is not None:
-        elsewhere = times_us(outside, amounts(outside), fallback, max(fallback.threads))
-        engines[False] = (fallback.name, iter(elsewhere.tolist()))
-    split = len(ARITHMETIC)
+        elsewhere = parts_us(outside, fallback, max(fallback.threads))
+        engines[False] = (fallback.name, iter(elsewhere))
     times = []
     for kernel in found:
-        name, rows = engines[kernel.delegated]
-        row = next(rows)
-        times.append(KernelTime(kernel, name, sum(row[:split]), sum(row[split:-1]), row[-1]))
+        name, parts = engines[kernel.delegated]
+        times.append(KernelTime(kernel, name, *next(parts)))
     return tuple(times)
 
 

@@ -46,6 +46,7 @@ class Kernel:
         refused: Why the target's engine does not run it; empty where it does.
         fused: Nodes that run within it.
         kind: Of the node's op.
+        operand, result: Shapes of the first operand and the result, without the batch.
     """
 
     node: str
@@ -58,6 +59,8 @@ class Kernel:
     refused: str = ""
     fused: tuple[str, ...] = ()
     kind: str = ""
+    operand: tuple[int, ...] = ()
+    result: tuple[int, ...] = ()
 
     @property
     def delegated(self) -> bool:
@@ -162,7 +165,13 @@ def _kernel(graph: Graph, node: Node, guests: Sequence[str], target: Target) -> 
         refused=_refusal(node, storage, target),
         fused=tuple(guests),
         kind=node.op.kind,
+        operand=_sides(operands[0]) if operands else (),
+        result=_sides(node.results[0]),
     )
+
+
+def _sides(tensor: TensorType) -> tuple[int, ...]:
+    return tuple(side or 1 for side in tensor.shape[1:])
 
 
 def _bytes(tensor: TensorType, halved: bool) -> int:

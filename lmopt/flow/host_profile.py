@@ -1,4 +1,4 @@
-"""The numbers of the target `host`: this machine's rates, measured once and kept in the cache."""
+"""The numbers of the target `host`: this machine's, measured once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from lmopt import zoo
 from lmopt.codegen.tflite import emit
@@ -21,13 +23,11 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.op import Op
 from lmopt.ir.ops import Add, Conv2D, DepthwiseConv2D
-from lmopt.ir.types import DType, ValueRange
 from lmopt.latency import host
 from lmopt.latency.harness import compare
-from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.assign import plan_grids, quantize_graph
+from lmopt.latency.micronets import SCHEMES, stored
 from lmopt.target.catalog import load_target
-from lmopt.target.profile import Quantity, Target
+from lmopt.target.profile import Experience, KernelPrices, Quantity, Target
 from lmopt.target.vocabulary import REQUIRED, UNITS
 
 HOST = "host"
@@ -35,6 +35,8 @@ HOW = "lmopt inspect pfld-0.25@none --target host"
 """The command that measures this machine when it has not been."""
 FIT = f"{MODEL}; chains, version 1"
 """What the numbers were fitted for and how; others in the cache are measured again."""
+PRICES_FIT = "small networks, version 1"
+"""What prices were fitted on and how; others are not read."""
 SHORT, LONG = 2, 10
 """Ops in the two chains whose difference tells the time of one op."""
 LEAST_US = 0.01
@@ -43,11 +45,6 @@ LEAST_ARITHMETIC = 0.25
 """Least part of a convolution's time that counts as arithmetic, however slow memory seems."""
 LEAST_ERROR = 0.3
 HELD_OUT = "pfld-0.25@none"
-
-_SCHEMES: Mapping[str, QuantScheme] = {
-    "i8": QuantScheme(DType.I8, per_channel=True),
-    "u8": QuantScheme(DType.U8, per_channel=False),
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Chain:
             others = (image,) if self.op.arity == 2 else ()
             value = edit.add(f"op{k}", self.op, value, *others)
         edit.output("y", value)
-        return _stored(zoo.initialize(edit.done(), 0), self.storage)
+        return stored(zoo.initialize(edit.done(), 0), self.storage)
 
 
 CHAINS: Mapping[str, Chain] = {
@@ -123,12 +120,49 @@ def known_host() -> Target:
     target = load_target(HOST)
     threads = tuple(n for n in target.threads if n <= host.usable_cores()) or (1,)
     target = replace(target, threads=threads)
-    return replace(target, quantities=_read(profile_path(), _wanted(target)))
+    found = _read(profile_path(), _wanted(target))
+    return _calibrated(replace(target, quantities=found)) if found else target
 
 
 def profile_path() -> Path:
     """Returns where this machine's numbers are kept: a file named by its fingerprint."""
     return default_cache() / "hosts" / f"{host.describe().fingerprint}.json"
+
+
+def prices_path() -> Path:
+    """Returns where the prices of a calibrated machine are kept, beside its numbers."""
+    return profile_path().with_suffix(".prices.json")
+
+
+def keep_prices(prices: Mapping[int, KernelPrices], experience: Experience) -> Path:
+    """Writes what a calibration found to where `known_host` looks for it, and returns the place.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    document = {
+        "fit": PRICES_FIT,
+        "machine": str(host.describe()),
+        "prices": {str(threads): asdict(found) for threads, found in prices.items()},
+        "experience": asdict(experience),
+    }
+    write_atomically(prices_path(), json.dumps(document, indent=1).encode())
+    return prices_path()
+
+
+def _calibrated(target: Target) -> Target:
+    """Returns the target with the prices kept for this machine, if whole ones are kept."""
+    try:
+        document = json.loads(prices_path().read_bytes())
+        if document["fit"] != PRICES_FIT:
+            return target
+        prices = TypeAdapter(dict[int, KernelPrices]).validate_python(document["prices"])
+        experience = TypeAdapter(Experience).validate_python(document["experience"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return target
+    if not prices.keys() >= set(target.threads):
+        return target
+    return replace(target, kernel_prices=prices, experience=experience)
 
 
 def _wanted(target: Target) -> frozenset[str]:
@@ -162,7 +196,7 @@ def _measure(target: Target) -> tuple[dict[str, Quantity], float]:
         for length in (SHORT, LONG)
     }
     drawn = folded(zoo.load(HELD_OUT).graph)
-    checks = {storage: _stored(drawn, storage) for storage in ("f32", "i8")}
+    checks = {storage: stored(drawn, storage) for storage in ("f32", "i8")}
     with host.exclusive("measuring the rates of this machine"):
         single = compare(
             {f"{name}/{length}": data for (name, length), data in chains.items()}, max_seconds=4.0
@@ -252,7 +286,7 @@ def fit(
 
     convolutions = (rate("pointwise"), rate("window"))
     peak = max(convolutions)
-    gain = {storage: rate(f"pointwise_{storage}") / rate("pointwise") for storage in _SCHEMES}
+    gain = {storage: rate(f"pointwise_{storage}") / rate("pointwise") for storage in SCHEMES}
     depthwise = (rate("depthwise") / peak, rate("depthwise_i8") / (peak * gain["i8"]))
     return {
         "peak_f32": peak,
@@ -266,14 +300,6 @@ def fit(
         **{f"speedup_{n}": spent(1) / spent(n) for n in by_threads if n > 1},
         "error": LEAST_ERROR,
     }
-
-
-def _stored(graph: Graph, storage: str) -> Graph:
-    """Returns a float graph in a storage type; made-up ranges do, speed does not depend on them."""
-    if storage == "f32":
-        return graph
-    ranges = {value: ValueRange(-6.0, 6.0) for value in plan_grids(graph, _SCHEMES[storage]).owners}
-    return quantize_graph(graph, ranges, _SCHEMES[storage])
 
 
 def _kernel(name: str, target: Target) -> Kernel:

@@ -181,6 +181,19 @@ class Experience:
 
 
 @dataclass(frozen=True)
+class KernelPrices:
+    """What a machine takes for the work in kernels, at one thread count.
+
+    Attributes:
+        us: Microseconds of one unit of every term that `lmopt.cost.micro` splits work into.
+        error: From an estimate to the upper end of its interval, as part of the estimate.
+    """
+
+    us: Mapping[str, float]
+    error: float
+
+
+@dataclass(frozen=True)
 class DeviceNames:
     """How a phone on a cable is known to be the device of a profile.
 
@@ -218,6 +231,7 @@ class Target:
         clusters: Cores of a CPU, fastest first.
         fusion: What the engine fuses; None where the profile does not say.
         experience: What the numbers were fitted on; None where they were not.
+        kernel_prices: Of a machine that was calibrated, by threads; finer than `quantities`.
         device: How the device is known on a cable, or None where it is no phone.
     """
 
@@ -238,6 +252,7 @@ class Target:
     clusters: tuple[Cluster, ...] = ()
     fusion: Fusion | None = None
     experience: Experience | None = None
+    kernel_prices: Mapping[int, KernelPrices] = field(default_factory=dict)
     device: DeviceNames | None = None
 
     def rule(self, form: StorageForm) -> FormRule:

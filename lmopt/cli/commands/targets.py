@@ -9,34 +9,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmopt.cli.options import JsonOption
-from lmopt.cli.terminal import console, note, print_json, table
+from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 from lmopt.errors import UsageError
 
 if TYPE_CHECKING:
     from lmopt.target.profile import Target
 
-NEW = "new"
-"""In place of a target's name: write one."""
+NEW, CALIBRATE = "new", "calibrate"
+"""In place of a target's name: write one; time small networks on a machine."""
 
 
 def targets(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="A target or a TOML file; `new` writes one.", show_default=False
+            metavar="NAME",
+            help="A target or a TOML file; `new` writes one, `calibrate` times a machine.",
+            show_default=False,
         ),
     ] = None,
     made: Annotated[
         str | None,
-        typer.Argument(metavar="NEW", help="After `new`: the target's name.", show_default=False),
+        typer.Argument(
+            metavar="WHICH",
+            help="After `new`: the target's name; after `calibrate`: host.",
+            show_default=False,
+        ),
     ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option("--minutes", metavar="M", help="How long `calibrate` times networks."),
+    ] = 10.0,
     json: JsonOption = False,
 ) -> None:
-    """List the targets, show every number of one, or start one: `lmopt targets new board`."""
+    """List the targets, or show every number of one.
+
+    `lmopt targets new board` starts a target. `lmopt targets calibrate host` times about a thousand
+    small networks on this machine, so that estimates for it can be trusted.
+    """
     from lmopt.target.catalog import installed, load_target
 
     if name == NEW:
         _start(made)
+        return
+    if name == CALIBRATE:
+        _calibrate(made, minutes, json)
         return
     if made is not None:
         raise UsageError(f"unexpected '{made}'", hint=f"lmopt targets {NEW} {made} starts a target")
@@ -64,6 +81,38 @@ def _start(name: str | None) -> None:
     path = write_draft(name, Path())
     typer.echo(str(path))
     note(f"next: put its numbers in; lmopt targets ./{path}")
+
+
+def _calibrate(name: str | None, minutes: float, json: bool) -> None:
+    from lmopt.flow.host_calibration import calibrate_host
+    from lmopt.flow.host_profile import HOST
+
+    if name != HOST:
+        raise UsageError(
+            f"cannot calibrate '{name}'" if name else "what to calibrate is missing",
+            hint=f"lmopt targets {CALIBRATE} {HOST} times networks on this machine",
+        )
+    with ProgressView() as view:
+        found = calibrate_host(minutes=minutes, listen=view)
+    if json:
+        print_json(found.to_json())
+        return
+    shown = table(
+        *("left out of the fit", "threads", "measured ms", "estimated ms", "off by"),
+        right=("threads", "measured ms", "estimated ms", "off by"),
+    )
+    for row in found.left_out:
+        estimated = f"{row.estimated_ms:.3g} [{row.low_ms:.3g}, {row.high_ms:.3g}]"
+        measured = f"{row.measured_ms:.3g}"
+        shown.add_row(row.name, str(row.threads), measured, estimated, f"{row.error:+.1%}")
+    console().print(shown)
+    for threads, error in found.fold_error.items():
+        note(
+            f"{threads} thread(s): mixed small networks left out of the fit "
+            f"are off by {error:.1%} (median); estimates state {found.stated[threads]:.0%}"
+        )
+    note(f"{found.networks} networks, {found.rounds} rounds; kept in {found.path}")
+    note(f"next: lmopt inspect MODEL --target {HOST}")
 
 
 def _show(target: Target, json: bool) -> None:

@@ -21,6 +21,7 @@ from lmopt.flow.host_profile import CHAINS, HOW, LEAST_US, LONG, host_target, kn
 from lmopt.frontend.tflite import read
 from lmopt.latency import host
 from lmopt.latency.measurement import Measurement
+from lmopt.latency.micronets import stored
 from lmopt.target.catalog import load_target
 from lmopt.target.vocabulary import REQUIRED, UNITS
 
@@ -150,7 +151,7 @@ def test_a_fit_that_is_right_still_states_the_least_error(
     install(Clock())
     graph = folded(lmopt.load("pfld-0.25@none").graph)
     ms = estimate(graph, host_target()).latency_ms
-    int8_ms = estimate(host_profile._stored(graph, "i8"), host_target()).latency_ms
+    int8_ms = estimate(stored(graph, "i8"), host_target()).latency_ms
     host_profile.profile_path().unlink()
     install(Clock({"f32": ms, "i8": int8_ms}))
     assert host_target().quantities["error"].value == 0.3
