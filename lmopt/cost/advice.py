@@ -13,13 +13,13 @@ from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
 
 INSTEAD: Mapping[str, str] = {
-    "mean": "average pooling over the whole map (avg_pool2d) says the same",
+    "mean": "legalize makes it average pooling over the whole map",
     "resize_bilinear": "resize without align_corners, or with a transposed convolution",
     "resize_nearest": "resize with a transposed convolution",
-    "hard_swish": "train with relu6 in its place",
+    "hard_swish": "legalize says it with add and mul; relu6 in training is faster",
     "prelu": "train with relu in its place",
-    "leaky_relu": "train with relu in its place",
-    "batch_norm": "fold-batchnorm puts it into the convolution before",
+    "leaky_relu": "legalize makes it a prelu",
+    "batch_norm": "fold-batchnorm puts it into the convolution before, legalize makes it one",
     "heatmap_decode": "let the app decode the heatmaps",
     "concat": "let the layers behind add up what they make of each part",
 }

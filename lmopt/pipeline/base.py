@@ -270,6 +270,8 @@ class CostModel(Protocol):
 
 TUTOR = "tutor"
 """What a pass reads that distills, beside the seed and the services."""
+ENGINE = "engine"
+"""What a pass reads that fits a graph to the target's engine."""
 
 
 @dataclass
@@ -299,6 +301,8 @@ class PassContext:
             return str(self.seed)
         if key == TUTOR:
             return "" if self.tutor is None else f"{self.tutor[0].digest()} {self.tutor[1]!r}"
+        if key == ENGINE:
+            return "" if self.target is None else " ".join(sorted(self.target.supported_ops))
         if key == Need.CONTRACT:
             return "" if self.contract is None else repr(self.contract)
         return str(getattr(self.services.get(Need(key)), "digest", ""))
@@ -312,6 +316,14 @@ class PassContext:
     def derive_seed(self, tag: str) -> int:
         """Returns a 31-bit seed that depends on the seed and `tag` alone."""
         return int(self.rng(tag).integers(2**31))
+
+    @property
+    def engine(self) -> Target:
+        """Returns the target for its engine's ops, or raises PassError."""
+        if self.target is None:
+            raise PassError("no target to fit the graph to", hint="name one with --target")
+        self.reads[ENGINE] = self.current(ENGINE)
+        return self.target
 
     def _service(self, need: Need) -> object:
         service = self.services.get(need)

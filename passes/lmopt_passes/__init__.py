@@ -9,6 +9,7 @@ CATALOG: Mapping[str, str] = {
     "drop-block": "lmopt_passes.drop_block:DropBlock",
     "prune": "lmopt_passes.prune:Prune",
     "finetune": "lmopt_passes.finetune:Finetune",
+    "legalize": "lmopt_passes.legalize:Legalize",
     "split-head": "lmopt_passes.split_head:SplitHead",
     "center-output": "lmopt_passes.center_output:CenterOutput",
     "equalize": "lmopt_passes.equalize:Equalize",

@@ -21,6 +21,7 @@ from lmopt.pipeline.base import (
 )
 from lmopt.pipeline.validation import Epoch, Validation
 from lmopt.quant.assign import quantize_graph
+from lmopt.target.catalog import load_target
 
 
 class NudgingTrainer:
@@ -186,4 +187,4 @@ def full_context(seed: int = 0) -> PassContext:
         Need.CALIBRATOR: DrawnCalibrator(),
         Need.SCORER: DistanceScorer(),
     }
-    return PassContext(seed=seed, services=services)
+    return PassContext(seed=seed, services=services, target=load_target("velvet-gpu"))
