@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from lmopt.device.adb import is_phone
 from lmopt.device.output import Operator
 from lmopt.device.phone import Phone
 from lmopt.errors import BackendError, UsageError
+from lmopt.flow.events import Activity, Listener, ignore
 from lmopt.flow.phone import OUTPUT_FACES, OutputsCompared, cabled, compare_outputs
 from lmopt.flow.request import check_device
 from lmopt.flow.sources import Faces, as_faces, read_bytes
 from lmopt.frontend.savedmodel import is_saved_model
 from lmopt.frontend.tflite import metadata
 from lmopt.latency.cuda import compare_saved_models
-from lmopt.latency.harness import Key, compare
+from lmopt.latency.harness import Key, Sustained, compare, sustain
 from lmopt.latency.measurement import Measurement, Ratio, ratio
 from lmopt.target.catalog import load_target
 
@@ -44,6 +45,7 @@ class Measured:
         phone_notes: What is to be said of the runs there, outputs among it.
         outputs: How far the phone's answers are from this host's, by file.
         profile: Where the time of the model went on the phone, where asked for.
+        sustained: The model running without a pause at its fastest thread count, where asked for.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Measured:
     phone_notes: tuple[str, ...] = ()
     outputs: Mapping[str, OutputsCompared] = field(default_factory=dict)
     profile: tuple[Operator, ...] = ()
+    sustained: Sustained | None = None
 
     @property
     def all(self) -> tuple[Measurement, ...]:
@@ -81,6 +84,12 @@ class Measured:
             document["speedups"] = [
                 {"threads": threads, **found.to_json()} for threads, found in self.speedups.items()
             ]
+        if self.sustained is not None:
+            document["sustained"] = {
+                **asdict(self.sustained),
+                "threads": self.best.threads,
+                "slowdown": self.sustained.slowdown,
+            }
         if self.phone is not None:
             document["phone"] = self.phone.to_json()
             document["notes"] = list(self.phone_notes)
@@ -102,6 +111,8 @@ def measure(
     benchmark_model: Path | None = None,
     data: Faces = None,
     per_op: bool = False,
+    sustained_minutes: float = 0.0,
+    listen: Listener = ignore,
 ) -> Measured:
     """Returns measured latencies of a .tflite on this host or a phone, of a SavedModel on CUDA.
 
@@ -117,6 +128,9 @@ def measure(
         benchmark_model: TFLite's tool for the phone; None looks for it.
         data: Faces on which the phone's answers are compared with this host's; None compares none.
         per_op: Also find out where the time of the model goes on the phone.
+        sustained_minutes: Also run the model on this host without a pause, at its fastest thread
+            count, and compare with the first second.
+        listen: Hears how that goes.
 
     Raises:
         UsageError: A .tflite against a SavedModel, CPU threads for SavedModels, options of phones
@@ -125,6 +139,15 @@ def measure(
         BackendError: A file crashes, hangs or is refused by the runtime, or no such device is here.
     """
     check_device(device)
+    if sustained_minutes < 0:
+        raise UsageError(f"{sustained_minutes:g} minutes; wanted 0 or more", where="--sustained")
+    folder = not isinstance(model, bytes) and is_saved_model(Path(model))
+    if sustained_minutes and (is_phone(device) or folder):
+        raise UsageError(
+            "only a .tflite on this host is sustained",
+            where="--sustained",
+            hint="leave --sustained out, or --device",
+        )
     if is_phone(device):
         return _on_phone(
             model, against, tuple(threads), max_seconds, seed, device, target, benchmark_model,
@@ -146,13 +169,23 @@ def measure(
         )
     own = {count: found[MODEL, count] for count in threads}
     other = {count: found[AGAINST, count] for count in threads} if against is not None else {}
-    return Measured(
+    made = Measured(
         _name(model),
         own,
         None if against is None else _name(against),
         other,
         {count: ratio(other[count], own[count]) for count in other},
     )
+    if not sustained_minutes:
+        return made
+    seconds = 60 * sustained_minutes
+
+    def tell(now: float, ms: float) -> None:
+        done = min(round(now), round(seconds))
+        listen(Activity(f"running without a pause, {ms:.3g} ms", done, round(seconds)))
+
+    sustained = sustain(files[MODEL], seconds=seconds, threads=made.best.threads, on_stretch=tell)
+    return replace(made, sustained=sustained)
 
 
 def _on_phone(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ LARGEST_ROUND = 50
 MIN_ROUNDS = 10
 CHECK_EVERY = 5
 NARROW = 0.01
+STRETCH_MS = 1000.0
+"""How long a stretch of a sustained run takes about."""
 
 
 def compare(
@@ -66,6 +69,7 @@ def compare(
             for label, model in models.items()
             for count in threads
         }
+        starts = {key: runner.begin() for key, runner in runners.items()}
         per_round = {key: _runs_per_round(runner, warmup) for key, runner in runners.items()}
         least = max(math.ceil(min_runs / count) for count in per_round.values())
         samples: dict[Key, list[float]] = {key: [] for key in runners}
@@ -88,6 +92,7 @@ def compare(
                     where=str(host.describe()),
                     session=session,
                     other_load=load,
+                    start=starts[key],
                 )
                 for key, runner in runners.items()
             }
@@ -107,6 +112,69 @@ def compare(
                 found = measured()
                 if all(measurement.spread <= NARROW for measurement in found.values()):
                     return found
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """A model that ran without a pause.
+
+    Attributes:
+        seconds: When each stretch ended, since the start.
+        stretches_ms: Median time of an inference in each.
+        cold_ms: Of the first stretch.
+        sustained_ms: Median over the stretches of the last quarter.
+        other_load: CPU cores that other work kept busy meanwhile.
+    """
+
+    seconds: tuple[float, ...]
+    stretches_ms: tuple[float, ...]
+    cold_ms: float
+    sustained_ms: float
+    other_load: float
+
+    @property
+    def slowdown(self) -> float:
+        """Returns how many times the sustained time is the cold one's."""
+        return self.sustained_ms / self.cold_ms
+
+
+def sustain(
+    model: bytes | Path,
+    *,
+    seconds: float,
+    threads: int = 1,
+    timeout_s: float = 60.0,
+    on_stretch: Callable[[float, float], None] = lambda now, ms: None,
+) -> Sustained:
+    """Returns how a model's time changes while it runs without a pause.
+
+    Args:
+        model: The file or its bytes.
+        seconds: How long.
+        threads: CPU threads.
+        timeout_s: Limit for loading the model, and for a stretch.
+        on_stretch: Hears the seconds since the start, and the time of every stretch.
+
+    Raises:
+        InputError: No time, or a thread count the machine does not have.
+        BackendError: The model crashes, hangs or is refused by the runtime.
+    """
+    if not seconds > 0:
+        raise InputError(f"{seconds:g} s to sustain; wanted more than 0")
+    _check({"": model}, (threads,), 1, 0)
+    with host.exclusive("measuring"), Runner(model, threads=threads, timeout_s=timeout_s) as runner:
+        typical_ms = max(float(np.median(runner.time(warmup=1, runs=3))), 1e-6)
+        runs = max(1, round(STRETCH_MS / typical_ms))
+        meter = host.LoadMeter([runner.pid])
+        began = time.monotonic()
+        ends: list[float] = []
+        found: list[float] = []
+        while not ends or ends[-1] < seconds:
+            found.append(float(np.median(runner.time(warmup=0, runs=runs))))
+            ends.append(time.monotonic() - began)
+            on_stretch(ends[-1], found[-1])
+        late = found[-max(1, len(found) // 4) :]
+        return Sustained(tuple(ends), tuple(found), found[0], float(np.median(late)), meter.cores())
 
 
 def best(measurements: Mapping[Key, Measurement], label: str) -> Measurement:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.errors import InputError
+from lmopt.runtime.runner import Start
 
 RESAMPLES = 1000
 BUSY_CORES = 0.25
@@ -63,6 +64,7 @@ class Measurement:
         other_load: CPU cores that other processes (and the hypervisor) kept busy meanwhile; on a
             phone, before.
         conditions: Of a phone, whose samples are medians or means of runs of the tool.
+        start: What loading and the first inference took on this host; None elsewhere.
     """
 
     target: str
@@ -76,6 +78,7 @@ class Measurement:
     session: str
     other_load: float
     conditions: Conditions | None = None
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         count = len(self.samples_ms)
@@ -151,6 +154,7 @@ class Measurement:
             "other_load": self.other_load,
             "doubts": list(self.doubts),
             "conditions": None if self.conditions is None else asdict(self.conditions),
+            "start": None if self.start is None else asdict(self.start),
         }
 
 

@@ -27,6 +27,7 @@ from lmopt.runtime.tensor import TensorInfo, from_model_output, to_model_input
 __all__ = [
     "Kernels",
     "Runner",
+    "Start",
     "TensorInfo",
     "file_digest",
     "from_model_output",
@@ -58,6 +59,22 @@ class Sample:
     low: Any
     high: Any
     values: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a model takes before it answers the first time.
+
+    Attributes:
+        load_ms: Reading the file and preparing its kernels.
+        first_ms: The first inference.
+        memory_mb: Memory that the process grew by meanwhile (2**20 bytes); None where the system
+            does not tell.
+    """
+
+    load_ms: float
+    first_ms: float
+    memory_mb: float | None
 
 
 class Runner:
@@ -192,6 +209,12 @@ class Runner:
         """
         return self._ask("tensors", {}, {})[1]
 
+    def begin(self) -> Start:
+        """Runs a freshly loaded model for the first time, on noise, and returns what it took."""
+        reply, _ = self._ask("begin", {}, {})
+        grown = reply["memory_kb"]
+        return Start(reply["load_ms"], reply["first_ms"], None if grown is None else grown / 1024)
+
     def time(self, *, warmup: int, runs: int) -> list[float]:
         """Returns the milliseconds of `runs` inferences on noise, measured inside the worker."""
         _, arrays = self._ask("time", {"warmup": warmup, "runs": runs}, {})
@@ -306,6 +329,7 @@ _VERBS: Mapping[str, str] = {
     "run": "run",
     "sample": "run",
     "tensors": "show the tensors of",
+    "begin": "run",
     "time": "time",
 }
 

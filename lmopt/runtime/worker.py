@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,6 +30,8 @@ class Session:
 
     def __init__(self) -> None:
         self._interpreter: Any = None
+        self._before_kb: float | None = None
+        self._load_ms = 0.0
         self._inputs: dict[str, dict[str, Any]] = {}
         self._outputs: dict[str, dict[str, Any]] = {}
 
@@ -41,6 +44,9 @@ class Session:
             "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             "reference": OpResolverType.BUILTIN_REF,
         }
+        self._interpreter = None  # a model that was here must not count for this one's memory
+        self._before_kb = _resident_kb()
+        start = time.perf_counter_ns()
         self._interpreter = Interpreter(
             model_content=arrays["model"].tobytes(),
             num_threads=header["threads"],
@@ -48,6 +54,7 @@ class Session:
             experimental_preserve_all_tensors=header["preserve_all"],
         )
         self._interpreter.allocate_tensors()
+        self._load_ms = (time.perf_counter_ns() - start) / 1e6
         signatures = list(self._interpreter._get_full_signature_list().values())
         names = signatures[0] if len(signatures) == 1 else {"inputs": {}, "outputs": {}}
         self._inputs = _named(self._interpreter.get_input_details(), names["inputs"])
@@ -99,11 +106,19 @@ class Session:
             found[name if name not in found else f"{name}#{details['index']}"] = array
         return {}, found
 
+    def begin(self, header: Mapping[str, Any], arrays: Arrays) -> Reply:
+        """Invokes once; answers how long loading and this took, and the memory grown since."""
+        self._feed_noise()
+        start = time.perf_counter_ns()
+        self._interpreter.invoke()
+        first_ms = (time.perf_counter_ns() - start) / 1e6
+        now_kb = _resident_kb()
+        grown = None if now_kb is None or self._before_kb is None else now_kb - self._before_kb
+        return {"load_ms": self._load_ms, "first_ms": first_ms, "memory_kb": grown}, {}
+
     def time(self, header: Mapping[str, Any], arrays: Arrays) -> Reply:
         """Invokes `warmup` times unseen and `runs` times with a clock around each."""
-        rng = np.random.default_rng(0)
-        for details in self._inputs.values():
-            self._interpreter.set_tensor(details["index"], _noise(details, rng))
+        self._feed_noise()
         invoke = self._interpreter.invoke
         clock = time.perf_counter_ns
         for _ in range(header["warmup"]):
@@ -115,6 +130,11 @@ class Session:
             samples[run] = clock() - start
         return {}, {"samples_ns": samples}
 
+    def _feed_noise(self) -> None:
+        rng = np.random.default_rng(0)
+        for details in self._inputs.values():
+            self._interpreter.set_tensor(details["index"], _noise(details, rng))
+
     def answer(self, header: Mapping[str, Any], arrays: Arrays) -> Reply:
         """Answers one request; what LiteRT refuses becomes an `error` in the reply."""
         requests: Mapping[str, Callable[[Mapping[str, Any], Arrays], Reply]] = {
@@ -122,6 +142,7 @@ class Session:
             "run": self.run,
             "sample": self.sample,
             "tensors": self.tensors,
+            "begin": self.begin,
             "time": self.time,
         }
         try:
@@ -148,6 +169,15 @@ def _describe(name: str, details: Mapping[str, Any]) -> dict[str, Any]:
         "scale": float(grid["scales"][0]) if one else None,
         "zero_point": int(grid["zero_points"][0]) if one else 0,
     }
+
+
+def _resident_kb() -> float | None:
+    """Returns the memory this process holds, where the system tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * resource.getpagesize() / 1024
+    except OSError:
+        return None
 
 
 def _joined(values: list[NDArray[Any]]) -> NDArray[Any]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmopt.cli.options import BenchmarkModelOption, DataOption, JsonOption
-from lmopt.cli.terminal import console, note, print_json, table
+from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 
 if TYPE_CHECKING:
     from lmopt.flow.measuring import Measured
+    from lmopt.latency.harness import Sustained
 
 
 def measure(
@@ -60,6 +61,14 @@ def measure(
     per_op: Annotated[
         bool, typer.Option("--per-op", help="Show where the time goes on the phone, node by node.")
     ] = False,
+    sustained: Annotated[
+        float,
+        typer.Option(
+            "--sustained",
+            metavar="MINUTES",
+            help="Also run the file on this host without a pause: does it become slower?",
+        ),
+    ] = 0.0,
     json: JsonOption = False,
 ) -> None:
     """Measure a .tflite on this host or a phone, or a SavedModel on this host's CUDA device.
@@ -69,17 +78,20 @@ def measure(
     import lmopt
 
     counts = _counts(threads)
-    found = lmopt.measure(
-        file,
-        against=against,
-        threads=counts,
-        max_seconds=max_seconds,
-        device=device,
-        target=target,
-        benchmark_model=benchmark_model,
-        data=data,
-        per_op=per_op,
-    )
+    with ProgressView() as view:
+        found = lmopt.measure(
+            file,
+            against=against,
+            threads=counts,
+            max_seconds=max_seconds,
+            device=device,
+            target=target,
+            benchmark_model=benchmark_model,
+            data=data,
+            per_op=per_op,
+            sustained_minutes=sustained,
+            listen=view,
+        )
     if json:
         print_json(found.to_json())
         return
@@ -106,8 +118,30 @@ def measure(
     if found.phone is not None:
         _show_phone(found)
         return
+    for name, m in rows:
+        if m.start is not None:
+            grown = m.start.memory_mb
+            memory = "" if grown is None else f", {grown:.3g} MiB more in memory"
+            typer.echo(
+                f"{name}, {m.threads} thread{'s' if m.threads > 1 else ''}: loaded in "
+                f"{m.start.load_ms:.3g} ms, first inference {m.start.first_ms:.3g} ms{memory}"
+            )
+    if found.sustained is not None:
+        _show_sustained(found.sustained, found.best.threads)
     if any(m.busy for _, m in rows):
         note("note: other work kept this machine busy meanwhile; the numbers may be high")
+
+
+def _show_sustained(found: Sustained, threads: int) -> None:
+    typer.echo(
+        f"{found.seconds[-1]:.0f} s without a pause, {threads} thread"
+        f"{'s' if threads > 1 else ''}: {found.cold_ms:.3f} ms at first, {found.sustained_ms:.3f} "
+        f"ms in the last quarter ({found.slowdown:.2f} times)"
+    )
+    from lmopt.latency.measurement import BUSY_CORES
+
+    if found.other_load > BUSY_CORES:
+        note(f"note: other work took {found.other_load:.1f} cores meanwhile")
 
 
 def _show_phone(found: Measured) -> None:

@@ -325,6 +325,12 @@ CASES = {
         ("none.keras", "no such model file"),
         ".tflite",
     ),
+    "a phone sustained": Case(
+        lambda b, t: ["measure", b.model, "--device", "adb", "--sustained", "1"],
+        USAGE,
+        ("--sustained", "only a .tflite on this host is sustained"),
+        "leave --sustained out",
+    ),
     "missing model to measure": Case(
         lambda b, t: ["measure", t / "none.tflite"],
         INPUT,

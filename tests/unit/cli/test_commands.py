@@ -123,6 +123,17 @@ def test_measure_against_itself_tells_no_difference(bench: Bench) -> None:
     assert found["best"]["digest"] == found["against"]["measurements"][0]["digest"]
 
 
+def test_measure_tells_how_a_file_starts_and_how_it_lasts(bench: Bench) -> None:
+    flags = ("measure", bench.model, "--max-seconds", "0.1", "--sustained", "0.02")
+    found = run_json(*flags)
+    assert found["best"]["start"]["load_ms"] > 0
+    sustained = found["sustained"]
+    assert sustained["threads"] == 1 and sustained["seconds"][-1] >= 1.2
+    assert sustained["slowdown"] == sustained["sustained_ms"] / sustained["cold_ms"]
+    stdout, _ = run(*flags)
+    assert "loaded in" in stdout and "without a pause, 1 thread:" in stdout
+
+
 def test_passes_and_targets_list_what_is_installed() -> None:
     listed = {entry["name"]: entry for entry in run_json("passes")["passes"]}
     assert {"fold-batchnorm", "quantize-int8", "qat"} <= listed.keys()

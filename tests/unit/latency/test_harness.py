@@ -5,7 +5,7 @@ import pytest
 
 from lmopt.errors import BackendError, InputError
 from lmopt.latency import harness, host
-from lmopt.latency.harness import best, compare
+from lmopt.latency.harness import best, compare, sustain
 from lmopt.runtime.runner import file_digest
 from tests.support.tiny_tflite import crashing_model, dense_model
 
@@ -32,6 +32,31 @@ def test_every_model_is_measured_at_every_thread_count_in_paired_rounds() -> Non
     small, large = found.values()
     assert small.session == large.session
     assert small.rounds == large.rounds
+
+
+def test_loading_and_the_first_inference_are_told() -> None:
+    large = dense_model(np.ones((4096, 2048), np.float32), np.zeros(4096, np.float32))
+    found = compare({"small": model(2), "large": large}, min_runs=1, max_seconds=0.0)
+    small, big = found["small", 1].start, found["large", 1].start
+    assert small is not None and big is not None
+    assert small.load_ms > 0 and big.first_ms > small.first_ms > 0
+    assert big.memory_mb is not None and small.memory_mb is not None
+    assert big.memory_mb - small.memory_mb > 30  # 32 MiB of weights
+    assert found["large", 1].to_json()["start"]["load_ms"] == big.load_ms
+
+
+def test_a_model_runs_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "STRETCH_MS", 5.0)
+    heard: list[tuple[float, float]] = []
+    found = sustain(model(64), seconds=0.2, on_stretch=lambda now, ms: heard.append((now, ms)))
+    assert list(zip(found.seconds, found.stretches_ms, strict=True)) == heard
+    assert found.seconds[-2] < 0.2 <= found.seconds[-1]
+    assert found.cold_ms == heard[0][1]
+    late = [ms for _, ms in heard[-max(1, len(heard) // 4) :]]
+    assert found.sustained_ms == np.median(late)
+    assert found.slowdown == found.sustained_ms / found.cold_ms
+    with pytest.raises(InputError, match="0 s to sustain"):
+        sustain(model(2), seconds=0)
 
 
 def test_the_time_limit_wins_over_the_wished_number_of_runs() -> None:
