@@ -11,6 +11,7 @@ from lmopt.detector.detector import Detector
 from lmopt.errors import UsageError
 from lmopt.files import require_new, require_writable, write_atomically
 from lmopt.flow.events import Listener, ignore
+from lmopt.flow.host_profile import target_named
 from lmopt.flow.pipelines import has_ends, with_ends
 from lmopt.flow.saved_model import SavedModel, takes_saved_models, write_saved_models
 from lmopt.flow.sources import Faces, as_detector, as_faces, as_teacher
@@ -18,7 +19,6 @@ from lmopt.flow.workbench import Workbench
 from lmopt.ir.graph import Graph
 from lmopt.pipeline.manager import PassStep, Pipeline
 from lmopt.runtime.runner import file_digest
-from lmopt.target.catalog import load_target
 from lmopt.target.legality import require_legal
 from lmopt.target.profile import EndType
 
@@ -129,7 +129,7 @@ def compile(
             hint="end the pipeline in quantize-int8, -uint8, -int16, -mixed or in qat",
         )
     pipeline = with_ends(pipeline, input, output)
-    device = None if target is None else load_target(target)
+    device = None if target is None else target_named(target)
     source = as_detector(detector, contract)
     source.require_weights()
     path = None if out is None else Path(out).resolve()

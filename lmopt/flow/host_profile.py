@@ -124,6 +124,16 @@ def known_host() -> Target:
     return _calibrated(replace(target, quantities=found)) if found else target
 
 
+def target_named(name: str | Path) -> Target:
+    """Returns a target; `host` with what is known of this machine.
+
+    Raises:
+        UsageError: No such target.
+        InputError: Its file is broken.
+    """
+    return known_host() if name == HOST else load_target(name)
+
+
 def profile_path() -> Path:
     """Returns where this machine's numbers are kept: a file named by its fingerprint."""
     return default_cache() / "hosts" / f"{host.describe().fingerprint}.json"

@@ -24,6 +24,7 @@ from lmopt.flow.candidates import (
 )
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
+from lmopt.flow.host_profile import target_named
 from lmopt.flow.journal import Journal
 from lmopt.flow.phone import ANY_TARGET, Cabled, cabled
 from lmopt.flow.pipelines import BASELINE, scaled
@@ -32,7 +33,6 @@ from lmopt.flow.sources import as_teacher, kind_of_faces, load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.latency import host
 from lmopt.pipeline.manager import Pipeline
-from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
 
 
@@ -55,11 +55,11 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
     """
     cable = None
     if is_phone(request.device):
-        named = None if request.target == ANY_TARGET else load_target(request.target)
+        named = None if request.target == ANY_TARGET else target_named(request.target)
         cable = cabled(request.device, named, request.benchmark_model)
         for note in cable.notes:
             listen(events.Noted(note))
-    target = load_target(request.target) if cable is None else cable.target
+    target = target_named(request.target) if cable is None else cable.target
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()
     contract = detector.require_contract()

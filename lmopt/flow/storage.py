@@ -11,13 +11,13 @@ from lmopt.exploration.storage import StorageComparison, StorageRow
 from lmopt.flow import events
 from lmopt.flow.candidates import Timing, default_folder, measure_all, obtain
 from lmopt.flow.events import Listener, ignore
+from lmopt.flow.host_profile import target_named
 from lmopt.flow.journal import Journal
 from lmopt.flow.pipelines import of_form, with_ends
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.sources import load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.pipeline.manager import Pipeline
-from lmopt.target.catalog import load_target
 from lmopt.target.profile import FORMS, StorageForm, Target
 
 
@@ -42,7 +42,7 @@ def compare_storage(request: OptimizeRequest, listen: Listener = ignore) -> Stor
             where="--device",
             hint="lmopt optimize --device adb measures them with its candidates",
         )
-    target = load_target(request.target)
+    target = target_named(request.target)
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()
     journal = Journal(request.out or default_folder(detector, target))

@@ -197,7 +197,7 @@ class Workbench:
             services[Need.TRAINER] = self._trainer
             services[Need.CALIBRATOR] = self._calibrator
             services[Need.SCORER] = self.scorer
-        if self.target is not None:
+        if self.target is not None and self.target.quantities:
             services[Need.COST] = TargetCost(self.target)
         teacher = self.teacher
         return PassContext(

@@ -58,9 +58,9 @@ def targets(
     if made is not None:
         raise UsageError(f"unexpected '{made}'", hint=f"lmopt targets {NEW} {made} starts a target")
     if name is not None:
-        from lmopt.flow.host_profile import HOST, known_host
+        from lmopt.flow.host_profile import target_named
 
-        _show(known_host() if name == HOST else load_target(name), json)
+        _show(target_named(name), json)
         return
     found = [load_target(known) for known in sorted(installed())]
     if json:
