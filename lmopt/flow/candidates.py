@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.cost.estimate import estimate
+from lmopt.cost.estimate import TargetCost, estimate
 from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
 from lmopt.device.adb import DeviceLostError, is_phone
@@ -103,6 +103,7 @@ def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
 def _key(bench: Workbench, pipeline: Pipeline) -> str:
     detector, faces, teacher, target = bench.detector, bench.faces, bench.teacher, bench.target
     rules = "" if target is None else (target.runtime, target.fallback, target.forms, target.limits)
+    by_target = any(item.by_target for item in pipeline.passes)
     return key_of(
         {
             "graph": detector.graph.digest(),
@@ -112,6 +113,7 @@ def _key(bench: Workbench, pipeline: Pipeline) -> str:
             "seed": str(bench.seed),
             "code": code_digest(pipeline.passes),
             "rules": repr(rules),
+            **({"times": TargetCost(target).digest} if target is not None and by_target else {}),
             **({} if teacher is None else {"teacher": teacher.graph.digest()}),
         }
     )

@@ -417,12 +417,14 @@ class Pass(ABC):
         needs: Services it cannot work without whatever its options are (see `required`).
         preserves: VALUES passes are checked by `--verify-each` to `tolerance`.
         tolerance: Largest allowed difference, relative to the output's largest magnitude.
+        by_target: Whether what it makes depends on the target's engine or on its times.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     preserves: ClassVar[Preserves] = Preserves.NOTHING
     tolerance: ClassVar[float] = 1e-4
+    by_target: ClassVar[bool] = False
 
     def required(self) -> frozenset[Need]:
         """Returns the services this pass needs with its present options."""

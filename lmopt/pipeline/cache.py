@@ -22,7 +22,7 @@ from lmopt.errors import InputError
 from lmopt.files import write_atomically
 from lmopt.ir.graph import Graph
 from lmopt.ir.store import load_graph, save_graph
-from lmopt.pipeline.base import TUTOR, Need, Pass, PassContext, PassResult
+from lmopt.pipeline.base import ENGINE, TUTOR, Need, Pass, PassContext, PassResult
 from lmopt.pipeline.spec import print_pass
 
 _VERSIONED = ("numpy", "tensorflow", "tf_keras", "tensorflow-model-optimization")
@@ -117,7 +117,7 @@ def code_digest(passes: Iterable[Pass]) -> str:
 
 
 def _current(ctx: PassContext, key: str) -> str | None:
-    return ctx.current(key) if key in {"seed", TUTOR, *Need} else None
+    return ctx.current(key) if key in {"seed", TUTOR, ENGINE, *Need} else None
 
 
 def _hash(text: str) -> str:

@@ -39,10 +39,10 @@ class Legalize(Pass):
 
     name: ClassVar[str] = "legalize"
     preserves: ClassVar[Preserves] = Preserves.VALUES
+    by_target: ClassVar[bool] = True
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
-        engine = ctx.engine
-        known = engine.supported_ops
+        known = ctx.engine.supported_ops
         edit, notes, changed = graph.edit(), [], False
         for node in graph.nodes:
             kind = node.op.kind
@@ -60,9 +60,9 @@ class Legalize(Pass):
                 notes.append(f"'%{node.name}': {kind} is said with {', '.join(sorted(wanted))}")
                 changed = True
             else:
-                notes.append(f"'%{node.name}' stays: {engine.name} runs no {kind}")
+                notes.append(f"'%{node.name}' stays: the target's engine runs no {kind}")
         if not changed:
-            told = notes or [f"{engine.name} runs every op"]
+            told = notes or ["the target's engine runs every op"]
             return PassResult(graph, False, tuple(told))
         return PassResult(edit.done(), True, tuple(notes))
 

@@ -45,6 +45,7 @@ class QuantizeMixed(Pass):
 
     name: ClassVar[str] = "quantize-mixed"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATOR, Need.SCORER})
+    by_target: ClassVar[bool] = True
     max_nme_drop: float = 0.02
     storage: Literal["int8", "uint8"] = "int8"
     segments: int = 16

@@ -72,10 +72,10 @@ def test_what_nothing_says_stays_and_is_named() -> None:
     edit.output("y", edit.add("norm", BatchNorm(), value))
     made = Legalize().apply(edit.done(), PassContext(target=GPU))
     assert not made.changed
-    assert made.notes == ("'%norm' stays: velvet-gpu runs no batch_norm",)
+    assert made.notes == ("'%norm' stays: the target's engine runs no batch_norm",)
     few = replace(GPU, supported_ops=frozenset({"conv2d"}))
     assert Legalize().apply(of(Mean()), PassContext(target=few)).notes == (
-        "'%op' stays: velvet-gpu runs no mean",
+        "'%op' stays: the target's engine runs no mean",
     )
 
 
@@ -92,7 +92,7 @@ def test_what_is_legal_already_is_left_and_the_engine_counts_for_the_cache() -> 
     graph = of(Mean())
     cpu = PassContext(target=load_target("velvet-cpu"))
     made = Legalize().apply(graph, cpu)
-    assert made.graph is graph and made.notes == ("velvet-cpu runs every op",)
+    assert made.graph is graph and made.notes == ("the target's engine runs every op",)
     assert cpu.reads[ENGINE] != PassContext(target=GPU).current(ENGINE) != ""
     with pytest.raises(PassError, match="no target to fit the graph to"):
         Legalize().apply(graph, PassContext())

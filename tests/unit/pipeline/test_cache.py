@@ -17,6 +17,7 @@ from lmopt.pipeline import cache as cache_module
 from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.cache import PipelineCache, Shelf
 from lmopt.pipeline.manager import Pipeline, PipelineResult
+from lmopt.target.catalog import load_target
 from tests.support.services import NudgingTrainer
 
 GRAPH = parse_graph(
@@ -50,6 +51,16 @@ class Look(Pass):
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         return PassResult(graph, False, (str(ctx.require_contract().crop),))
+
+
+@dataclass(frozen=True)
+class Fit(Pass):
+    """Reads what the engine runs and changes nothing."""
+
+    name: ClassVar[str] = "fit"
+
+    def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        return PassResult(graph, False, (str(len(ctx.engine.supported_ops)),))
 
 
 @pytest.fixture
@@ -101,6 +112,14 @@ def test_what_the_pass_read_must_be_the_same(cache: PipelineCache, ctx: PassCont
         assert second.graph != first.graph
     assert cached(run(cache, Train())) == [True]
     assert cached(run(cache, Train(), ctx=ctx)) == [True]
+
+
+def test_the_engine_that_a_pass_fits_a_graph_to_must_be_the_same(cache: PipelineCache) -> None:
+    gpu, cpu = (load_target(name) for name in ("velvet-gpu", "velvet-cpu"))
+    alike = replace(gpu, name="another", quantities={})
+    for target, stored in ((gpu, False), (gpu, True), (alike, True), (cpu, False)):
+        found = run(cache, Fit(), ctx=PassContext(target=target))
+        assert cached(found) == [stored]
 
 
 def test_what_the_pass_did_not_read_may_differ(cache: PipelineCache):
