@@ -11,9 +11,7 @@ from lmopt import zoo
 from lmopt.cost.estimate import Estimate, estimate
 from lmopt.flow.folding import folded
 from lmopt.ir.graph import Graph
-from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme
-from lmopt.quant.assign import plan_grids, quantize_graph
+from lmopt.latency.micronets import stored
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
 from lmopt.zoo.hrnet import bare
@@ -25,11 +23,6 @@ PHONES = ("p30-cpu", "velvet-cpu")
 DSP, GPU, DESKTOP = "velvet-apu", "desktop-cuda", "desktop-cpu"
 GUESSED = (DSP, DESKTOP)
 """Targets whose numbers no published latency backs."""
-
-_SCHEMES: Mapping[str, QuantScheme] = {
-    "i8": QuantScheme(DType.I8, per_channel=True),
-    "u8": QuantScheme(DType.U8, per_channel=False),
-}
 
 
 @dataclass(frozen=True)
@@ -68,15 +61,10 @@ class Bench:
     def graph(self, net: str, form: str = "f32") -> Graph:
         """Returns a folded network in a storage form; its weights are drawn, its ranges made up."""
         if (net, form) not in self._graphs:
-            if form == "f32":
-                made = folded(zoo.load(f"{net}@none").graph)
-                # The thesis timed the heatmaps; coordinates are read from them afterwards.
-                made = bare(made) if net == "hrnet-w18" else made
-            else:
-                scheme, plain = _SCHEMES[form], self.graph(net)
-                owners = plan_grids(plain, scheme).owners
-                made = quantize_graph(plain, dict.fromkeys(owners, ValueRange(-6.0, 6.0)), scheme)
-            self._graphs[net, form] = made
+            made = folded(zoo.load(f"{net}@none").graph)
+            # The thesis timed the heatmaps; coordinates are read from them afterwards.
+            made = bare(made) if net == "hrnet-w18" else made
+            self._graphs[net, form] = stored(made, form)
         return self._graphs[net, form]
 
     def estimate(
