@@ -1,6 +1,6 @@
 """Estimates for this machine against measurements of whole networks left out of its calibration.
 
-Thirty networks (the zoo at several widths, inputs and poolings; MobileNet-, ResNet-, HRNet- and
+Thirty-two networks (the zoo at several widths, inputs and poolings; MobileNet-, ResNet-, HRNet- and
 DAN-like ones), each in float32 and int8, are timed by turns on every thread count and compared with
 what `lmopt targets calibrate host` lets one expect.
 
