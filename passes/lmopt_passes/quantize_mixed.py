@@ -81,12 +81,17 @@ class QuantizeMixed(Pass):
         real = _Search(alone, loss, cost, self.max_nme_drop).best()
         kept = ", ".join(f"{span(graph, parts[k])} (alone {alone[k]:.4f})" for k in sorted(real))
         made = corrected(real)
+        told = [f"{len(real)} of {len(parts)} segments stay in float32: {kept or 'none'}"]
+        if not any(node.weights and node.results[0].quant for node in made.nodes):
+            told.append("no part is both faster in integers and harmless there: the file is float")
+        if ctx.cost_if_any is None:
+            told.append("no times are known: multiply-accumulates stand for them")
         change = ctx.scorer.nme_percent(made) - ctx.scorer.nme_percent(graph)
         return PassResult(
             made,
             True,
             (
-                f"{len(real)} of {len(parts)} segments stay in float32: {kept or 'none'}",
+                *told,
                 f"landmarks shift by {ctx.scorer.shift_percent(made, graph):.3f} %, which costs "
                 f"{loss(real):.4f} points on average; validation NME {change:+.3f} points",
                 *keeping(real).notes,

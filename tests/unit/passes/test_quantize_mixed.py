@@ -85,9 +85,12 @@ def test_no_loss_at_all_is_float32():
 def test_where_integers_are_slower_nothing_is_integer():
     graph = detector()
     ctx = context(graph, (Need.COST, IntegersAreSlow()))
-    result = QuantizeMixed(100).apply(graph, ctx).graph
-    assert real_nodes(result) == {*CONVOLUTIONS, "pool", "mean", "head"}
+    result = QuantizeMixed(100).apply(graph, ctx)
+    assert real_nodes(result.graph) == {*CONVOLUTIONS, "pool", "mean", "head"}
     assert ctx.reads[Need.COST] == "slow integers"
+    assert result.notes[1].startswith("no part is both faster in integers")
+    alone = QuantizeMixed(100).apply(graph, context(graph))
+    assert alone.notes[1] == "no times are known: multiply-accumulates stand for them"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
