@@ -121,7 +121,7 @@ def estimate(graph: Graph, target: Target, *, threads: int | None = None) -> Est
         )
     found = kernels(graph, target)
     fallback = _fallback(found, target)
-    counts = target.threads if threads is None else (threads,)
+    counts = (threads,) if threads is not None else tuple(target.kernel_prices) or target.threads
     inside = [kernel for kernel in found if kernel.delegated]
     spent, count = min(
         ((parts_us(inside, target, n), n) for n in counts),

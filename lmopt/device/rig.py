@@ -87,6 +87,14 @@ class Rig:
             self.adb.push(file, self._at(name))
         return self._at(name)
 
+    def remove(self, place: str) -> None:
+        """Removes a file that `send` put there.
+
+        Raises:
+            DeviceLostError: The phone went away.
+        """
+        self.adb.shell(quoted("rm", "-f", place))
+
     def fetch(self, name: str) -> bytes | None:
         """Returns the bytes of a file in the folder, or None if there is none; it is removed.
 

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from lmopt import zoo
 from lmopt.codegen.tflite import emit
 from lmopt.cost.estimate import MODEL, estimate
@@ -19,6 +17,7 @@ from lmopt.errors import BackendError, InputError
 from lmopt.files import default_cache, write_atomically
 from lmopt.flow.events import Activity, Listener, Noted, ignore
 from lmopt.flow.folding import folded
+from lmopt.flow.prices import path_of, with_prices
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.op import Op
@@ -27,7 +26,7 @@ from lmopt.latency import host
 from lmopt.latency.harness import compare
 from lmopt.latency.micronets import SCHEMES, stored
 from lmopt.target.catalog import load_target
-from lmopt.target.profile import Experience, KernelPrices, Quantity, Target
+from lmopt.target.profile import Quantity, Target
 from lmopt.target.vocabulary import REQUIRED, UNITS
 
 HOST = "host"
@@ -35,8 +34,6 @@ HOW = "lmopt inspect pfld-0.25@none --target host"
 """The command that measures this machine when it has not been."""
 FIT = f"{MODEL}; chains, version 1"
 """What the numbers were fitted for and how; others in the cache are measured again."""
-PRICES_FIT = "small networks, version 1"
-"""What prices were fitted on and how; others are not read."""
 SHORT, LONG = 2, 10
 """Ops in the two chains whose difference tells the time of one op."""
 LEAST_US = 0.01
@@ -121,17 +118,20 @@ def known_host() -> Target:
     threads = tuple(n for n in target.threads if n <= host.usable_cores()) or (1,)
     target = replace(target, threads=threads)
     found = _read(profile_path(), _wanted(target))
-    return _calibrated(replace(target, quantities=found)) if found else target
+    return with_prices(replace(target, quantities=found), prices_path()) if found else target
 
 
 def target_named(name: str | Path) -> Target:
-    """Returns a target; `host` with what is known of this machine.
+    """Returns a target with what is known of it: by calibration, and of this machine if `host`.
 
     Raises:
         UsageError: No such target.
         InputError: Its file is broken.
     """
-    return known_host() if name == HOST else load_target(name)
+    if name == HOST:
+        return known_host()
+    target = load_target(name)
+    return with_prices(target, path_of(target.name))
 
 
 def profile_path() -> Path:
@@ -142,37 +142,6 @@ def profile_path() -> Path:
 def prices_path() -> Path:
     """Returns where the prices of a calibrated machine are kept, beside its numbers."""
     return profile_path().with_suffix(".prices.json")
-
-
-def keep_prices(prices: Mapping[int, KernelPrices], experience: Experience) -> Path:
-    """Writes what a calibration found to where `known_host` looks for it, and returns the place.
-
-    Raises:
-        InputError: It cannot be written.
-    """
-    document = {
-        "fit": PRICES_FIT,
-        "machine": str(host.describe()),
-        "prices": {str(threads): asdict(found) for threads, found in prices.items()},
-        "experience": asdict(experience),
-    }
-    write_atomically(prices_path(), json.dumps(document, indent=1).encode())
-    return prices_path()
-
-
-def _calibrated(target: Target) -> Target:
-    """Returns the target with the prices kept for this machine, if whole ones are kept."""
-    try:
-        document = json.loads(prices_path().read_bytes())
-        if document["fit"] != PRICES_FIT:
-            return target
-        prices = TypeAdapter(dict[int, KernelPrices]).validate_python(document["prices"])
-        experience = TypeAdapter(Experience).validate_python(document["experience"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return target
-    if not prices.keys() >= set(target.threads):
-        return target
-    return replace(target, kernel_prices=prices, experience=experience)
 
 
 def _wanted(target: Target) -> frozenset[str]:

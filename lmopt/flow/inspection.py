@@ -17,10 +17,9 @@ from lmopt.detector.document import contract_to_document
 from lmopt.errors import BackendError, InputError
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.folding import folded
-from lmopt.flow.host_profile import HOST, host_target
+from lmopt.flow.host_profile import HOST, host_target, target_named
 from lmopt.flow.sources import as_detector, is_model_file, read_bytes
 from lmopt.ir.graph import Graph
-from lmopt.target.catalog import load_target
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def inspect(
     else:
         ready = folded(graph)
         size = len(emit(ready))
-    devices = [host_target(listen) if t == HOST else load_target(t) for t in targets]
+    devices = [host_target(listen) if t == HOST else target_named(t) for t in targets]
     found: dict[str, Estimate | str] = {}
     advice: dict[str, tuple[Advice, ...]] = {}
     for device in devices:

@@ -19,7 +19,7 @@ from lmopt.device.rig import Rig
 from lmopt.device.tool import Setting, Tool, find_tool
 from lmopt.errors import BackendError, UsageError
 from lmopt.flow.host_profile import HOST
-from lmopt.latency.phone import PhoneBench
+from lmopt.latency.phone import PhoneBench, Visit
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.target.profile import Target
 
@@ -88,15 +88,20 @@ class Cabled:
         )
 
     @contextmanager
-    def bench(self) -> Iterator[PhoneBench]:
+    def bench(self, visit: Visit | None = None) -> Iterator[PhoneBench]:
         """Yields what measures; the phone is as it was when the block ends.
+
+        Args:
+            visit: How long one run of the tool lasts.
 
         Raises:
             BackendError: The phone went away, or has no room.
         """
         setting = Setting(self.target.engine, accelerator_of(self.target, self.phone))
         with Rig(self.adb, self.tool) as rig:
-            yield PhoneBench(rig, self.phone, self.tool, setting, target=self.target.name)
+            yield PhoneBench(
+                rig, self.phone, self.tool, setting, target=self.target.name, visit=visit
+            )
 
 
 def cabled(device: str, target: Target | None, tool: Path | None) -> Cabled:

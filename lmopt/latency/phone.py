@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lmopt.errors import BackendError, InputError
 from lmopt.latency import host
 from lmopt.latency.harness import NARROW, Key
 from lmopt.latency.measurement import Conditions, Measurement
+from lmopt.latency.visits import VisitTime
 from lmopt.runtime.runner import file_digest, read_model
 
 MIN_ROUNDS = 5
@@ -210,6 +211,39 @@ class PhoneBench:
                     raise
             found.measurements.update(measured() if visits else {})
         return found
+
+    def visits(self, models: Mapping[str, Path], order: Iterable[Key]) -> Iterator[VisitTime]:
+        """Yields what a run of the tool told, for every file and thread count of `order`.
+
+        No file stays on the phone. One that fails is told; a phone that goes away is waited for.
+
+        Args:
+            models: Files by name.
+            order: Names and thread counts, as they are to be visited.
+
+        Raises:
+            DeviceLostError: The phone stays away.
+        """
+        with host.exclusive("measuring a phone"):
+            cool, losses = temperature(self._rig.adb), 0
+            for name, threads in order:
+                told: VisitTime | None = None
+                while told is None:
+                    try:
+                        self._cool(cool)
+                        runs = self._run(models[name], threads, self._length.flags, name)[0].runs
+                        us = None if runs is None else runs.typical
+                        told = VisitTime(name, threads, us, "" if us else "the tool told no time")
+                    except DeviceLostError:
+                        losses += 1
+                        if losses > LOSSES or not self._rig.wait_until_back():
+                            raise
+                    except BackendError as error:
+                        told = VisitTime(name, threads, None, str(error))
+                for place in self._places.values():
+                    self._rig.remove(place)
+                self._places.clear()
+                yield told
 
     def profile(self, model: bytes | Path, *, threads: int = 1) -> Profile | None:
         """Returns where the time goes, node by node; the profiler itself takes some of it.

@@ -19,7 +19,7 @@ WARMUP = 2
 
 
 @dataclass(frozen=True)
-class Visit:
+class VisitTime:
     """What one visit told.
 
     Attributes:
@@ -35,7 +35,7 @@ class Visit:
     failure: str = ""
 
 
-def visits(models: Mapping[str, Path], order: Iterable[tuple[str, int]]) -> Iterator[Visit]:
+def visits(models: Mapping[str, Path], order: Iterable[tuple[str, int]]) -> Iterator[VisitTime]:
     """Yields what every visit told; the machine is held exclusively meanwhile.
 
     Far more models can be compared so than stay loaded at one time. What a model that the runtime
@@ -57,11 +57,11 @@ def visits(models: Mapping[str, Path], order: Iterable[tuple[str, int]]) -> Iter
                     runners[threads] = stack.enter_context(made)
                 else:
                     runners[threads].load(models[name])
-                yield Visit(name, threads, _us(runners[threads]))
+                yield VisitTime(name, threads, _us(runners[threads]))
             except BackendError as error:
                 if threads in runners:
                     runners.pop(threads).close()
-                yield Visit(name, threads, None, str(error))
+                yield VisitTime(name, threads, None, str(error))
 
 
 def _us(runner: Runner) -> float:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmopt.cli.options import JsonOption
+from lmopt.cli.options import BenchmarkModelOption, JsonOption
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 from lmopt.errors import UsageError
 
 if TYPE_CHECKING:
+    from lmopt.flow.calibrating import Calibration
+    from lmopt.flow.events import Listener
     from lmopt.target.profile import Target
 
 NEW, CALIBRATE = "new", "calibrate"
@@ -32,7 +34,7 @@ def targets(
         str | None,
         typer.Argument(
             metavar="WHICH",
-            help="After `new`: the target's name; after `calibrate`: host.",
+            help="After `new`: the target's name; after `calibrate`: host, or adb[:SERIAL].",
             show_default=False,
         ),
     ] = None,
@@ -40,12 +42,29 @@ def targets(
         float,
         typer.Option("--minutes", metavar="M", help="How long `calibrate` times networks."),
     ] = 10.0,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="T",
+            help="Whose engine `calibrate adb` is about; default the phone's own CPU profile.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", metavar="N", help="Of `calibrate adb`; default 4.", show_default=False
+        ),
+    ] = None,
+    benchmark_model: BenchmarkModelOption = None,
     json: JsonOption = False,
 ) -> None:
     """List the targets, or show every number of one.
 
     `lmopt targets new board` starts a target. `lmopt targets calibrate host` times about a thousand
-    small networks on this machine, so that estimates for it can be trusted.
+    small networks on this machine, `calibrate adb` some of them on a phone, so that estimates can
+    be trusted.
     """
     from lmopt.target.catalog import installed, load_target
 
@@ -53,7 +72,9 @@ def targets(
         _start(made)
         return
     if name == CALIBRATE:
-        _calibrate(made, minutes, json)
+        with ProgressView() as view:
+            calibration = _calibrated(made, minutes, target, threads, benchmark_model, view)
+        _show_calibration(calibration, json)
         return
     if made is not None:
         raise UsageError(f"unexpected '{made}'", hint=f"lmopt targets {NEW} {made} starts a target")
@@ -64,11 +85,11 @@ def targets(
         return
     found = [load_target(known) for known in sorted(installed())]
     if json:
-        print_json({"targets": [_document(target) for target in found]})
+        print_json({"targets": [_document(listed) for listed in found]})
         return
     shown = table("target", "engine", "storage, fastest first", "device")
-    for target in found:
-        shown.add_row(target.name, target.engine, ", ".join(target.storage), target.title)
+    for listed in found:
+        shown.add_row(listed.name, listed.engine, ", ".join(listed.storage), listed.title)
     console().print(shown)
     note("next: lmopt targets NAME; lmopt optimize --target NAME")
 
@@ -83,17 +104,41 @@ def _start(name: str | None) -> None:
     note(f"next: put its numbers in; lmopt targets ./{path}")
 
 
-def _calibrate(name: str | None, minutes: float, json: bool) -> None:
-    from lmopt.flow.host_calibration import calibrate_host
+def _calibrated(
+    name: str | None,
+    minutes: float,
+    target: str | None,
+    threads: int | None,
+    tool: Path | None,
+    listen: Listener,
+) -> Calibration:
+    from lmopt.device.adb import is_phone
+    from lmopt.flow.calibrating import calibrate_host, calibrate_phone
     from lmopt.flow.host_profile import HOST
 
+    if name is not None and is_phone(name):
+        return calibrate_phone(
+            name,
+            target=target,
+            threads=threads,
+            benchmark_model=tool,
+            minutes=minutes,
+            listen=listen,
+        )
     if name != HOST:
         raise UsageError(
             f"cannot calibrate '{name}'" if name else "what to calibrate is missing",
-            hint=f"lmopt targets {CALIBRATE} {HOST} times networks on this machine",
+            hint=f"lmopt targets {CALIBRATE} {HOST}, or adb for a phone on the cable",
         )
-    with ProgressView() as view:
-        found = calibrate_host(minutes=minutes, listen=view)
+    if target is not None or threads is not None or tool is not None:
+        raise UsageError(
+            "a target, a thread count or a tool are for calibrating a phone",
+            hint=f"leave them out: {HOST} is timed at all its thread counts",
+        )
+    return calibrate_host(minutes=minutes, listen=listen)
+
+
+def _show_calibration(found: Calibration, json: bool) -> None:
     if json:
         print_json(found.to_json())
         return
@@ -111,8 +156,8 @@ def _calibrate(name: str | None, minutes: float, json: bool) -> None:
             f"{threads} thread(s): mixed small networks left out of the fit "
             f"are off by {error:.1%} (median); estimates state {found.stated[threads]:.0%}"
         )
-    note(f"{found.networks} networks, {found.rounds} rounds; kept in {found.path}")
-    note(f"next: lmopt inspect MODEL --target {HOST}")
+    note(f"{found.machine}: {found.networks} networks, {found.rounds} rounds; kept in {found.path}")
+    note(f"next: lmopt inspect MODEL --target {found.target}")
 
 
 def _show(target: Target, json: bool) -> None:

@@ -14,19 +14,26 @@ from typer.testing import CliRunner
 
 import lmopt
 from lmopt.cli.app import app
+from lmopt.device.adb import DeviceLostError
+from lmopt.device.rig import Rig
 from lmopt.errors import UsageError
-from lmopt.flow import host_calibration
+from lmopt.flow import calibrating
+from lmopt.flow.calibrating import calibrate_host, calibrate_phone
 from lmopt.flow.events import Noted
-from lmopt.flow.host_calibration import calibrate_host
-from lmopt.flow.host_profile import FIT, PRICES_FIT, known_host, prices_path, profile_path
+from lmopt.flow.host_profile import FIT, known_host, prices_path, profile_path, target_named
+from lmopt.flow.prices import FIT as PRICES_FIT
+from lmopt.flow.prices import path_of
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.ops import Conv2D
 from lmopt.latency import host
 from lmopt.latency.micronets import Micronet
-from lmopt.latency.visits import Visit, visits
+from lmopt.latency.visits import VisitTime, visits
+from lmopt.target.catalog import load_target
 from lmopt.target.profile import Quantity
 from lmopt.target.vocabulary import REQUIRED, UNITS
+from tests.support.android_device import Device
+from tests.support.phones import PLAIN, requires_adb
 
 
 def convolutions(side: int, filters: int, count: int) -> Graph:
@@ -50,9 +57,9 @@ NETS = tuple(
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Micronet, ...]:
     monkeypatch.setenv("LMOPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(host, "usable_cores", lambda: 1)
-    monkeypatch.setattr(host_calibration, "LEFT_OUT", ("pfld-0.25",))
-    monkeypatch.setattr(host_calibration, "IDLE_S", 0.01)
-    monkeypatch.setattr(host_calibration, "design", lambda: NETS)
+    monkeypatch.setattr(calibrating, "LEFT_OUT", ("pfld-0.25",))
+    monkeypatch.setattr(calibrating, "IDLE_S", 0.01)
+    monkeypatch.setattr(calibrating, "design", lambda: NETS)
     rates = {*REQUIRED, "peak_f32", "peak_f16", "peak_i8", "peak_u8"}
     numbers = {key: asdict(Quantity(1.0, UNITS[key], "guess", "test")) for key in rates}
     profile_path().parent.mkdir(parents=True)
@@ -82,28 +89,33 @@ def test_an_interrupted_calibration_goes_on(
 ) -> None:
     seen: list[str] = []
 
-    def halting(models: Mapping[str, Path], order: Iterable[tuple[str, int]]) -> Iterator[Visit]:
+    def halting(
+        models: Mapping[str, Path], order: Iterable[tuple[str, int]]
+    ) -> Iterator[VisitTime]:
         for visit in visits(models, order):
             if len(seen) == 4:
                 raise KeyboardInterrupt
             seen.append(visit.name)
             yield visit
 
-    monkeypatch.setattr(host_calibration, "visits", halting)
+    monkeypatch.setattr(calibrating, "visits", halting)
     with pytest.raises(KeyboardInterrupt):
         calibrate_host(minutes=1e-3)
     log = prices_path().with_suffix(".timings.jsonl")
-    assert [json.loads(line)[0] for line in log.read_text().splitlines()] == seen
+    _, *lines = log.read_text().splitlines()
+    assert [json.loads(line)[0] for line in lines] == seen
     with log.open("a") as file:
         file.write('["torn')
     again: list[str] = []
 
-    def watched(models: Mapping[str, Path], order: Iterable[tuple[str, int]]) -> Iterator[Visit]:
+    def watched(
+        models: Mapping[str, Path], order: Iterable[tuple[str, int]]
+    ) -> Iterator[VisitTime]:
         for visit in visits(models, order):
             again.append(visit.name)
             yield visit
 
-    monkeypatch.setattr(host_calibration, "visits", watched)
+    monkeypatch.setattr(calibrating, "visits", watched)
     calibrate_host(minutes=1e-3)
     assert set(again).isdisjoint(seen) and len(again) + len(seen) == len(small) + 2
     assert not log.exists() and known_host().kernel_prices
@@ -114,11 +126,13 @@ def test_a_network_that_the_runtime_refuses_is_told_and_left_out(
 ) -> None:
     bad = small[0].name
 
-    def refusing(models: Mapping[str, Path], order: Iterable[tuple[str, int]]) -> Iterator[Visit]:
+    def refusing(
+        models: Mapping[str, Path], order: Iterable[tuple[str, int]]
+    ) -> Iterator[VisitTime]:
         for visit in visits(models, order):
-            yield visit if visit.name != bad else Visit(bad, visit.threads, None, "refused")
+            yield visit if visit.name != bad else VisitTime(bad, visit.threads, None, "refused")
 
-    monkeypatch.setattr(host_calibration, "visits", refusing)
+    monkeypatch.setattr(calibrating, "visits", refusing)
     told: list[str] = []
     calibrate_host(
         minutes=1e-3, listen=lambda e: told.append(e.text) if isinstance(e, Noted) else None
@@ -167,7 +181,9 @@ def test_no_time_and_no_machine_are_refused() -> None:
     assert missing.exit_code == 2 and "what to calibrate is missing" in missing.stderr
     other = CliRunner().invoke(app, ["targets", "calibrate", "velvet-cpu"])
     assert other.exit_code == 2 and "cannot calibrate 'velvet-cpu'" in other.stderr
-    assert "lmopt targets calibrate host" in other.stderr
+    assert "lmopt targets calibrate host, or adb" in other.stderr
+    phone = CliRunner().invoke(app, ["targets", "calibrate", "host", "--threads", "2"])
+    assert phone.exit_code == 2 and "are for calibrating a phone" in phone.stderr
 
 
 def test_the_command_prints_what_was_left_out(small: tuple[Micronet, ...]) -> None:
@@ -179,3 +195,53 @@ def test_the_command_prints_what_was_left_out(small: tuple[Micronet, ...]) -> No
         app, ["targets", "calibrate", "host", "--minutes", "0.001", "--json"]
     )
     assert json.loads(again.stdout)["networks"] == len(small)
+
+
+@requires_adb
+def test_a_phone_is_calibrated(small: tuple[Micronet, ...], phone: Device, tmp_path: Path) -> None:
+    (tmp_path / "benchmark_model").write_text(PLAIN)
+    wide = Micronet("unknown", "i16", False, partial(convolutions, 8, 8, 1))
+    nets = (*small, wide)
+    command = ["targets", "calibrate", "adb", "--minutes", "0.001", "--json"]
+    command += ["--benchmark-model", str(tmp_path / "benchmark_model")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrating, "design", lambda: nets)
+        patch.setattr(calibrating, "PHONE_SHARE", 1)
+        ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert found["target"] == "p30-cpu" and found["networks"] == len(small)
+    assert "VOG-L29" in found["machine"]
+    assert [row["threads"] for row in found["left_out"]] == [4, 4]
+    assert all(row["measured_ms"] > 100 for row in found["left_out"])  # its size in kilobytes
+    assert phone.left == []
+    target = target_named("p30-cpu")
+    assert target.kernel_prices.keys() == {4} and not load_target("p30-cpu").kernel_prices
+    (estimate,) = lmopt.inspect("pfld-0.25@none", targets=["p30-cpu"]).estimates.values()
+    assert estimate.threads == 4
+    assert estimate.latency_ms == pytest.approx(found["left_out"][0]["estimated_ms"])
+
+
+@requires_adb
+def test_a_cable_pulled_in_the_middle_loses_no_timing(
+    small: tuple[Micronet, ...], phone: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmark_model").write_text(PLAIN)
+    monkeypatch.setattr(calibrating, "PHONE_SHARE", 1)
+    monkeypatch.setattr(Rig.__init__, "__kwdefaults__", {"return_s": 0.1})
+    runs = 0
+
+    def pull(command: str) -> None:
+        nonlocal runs
+        runs += "--num_threads" in command
+        if runs == 4:
+            runs += 1
+            phone.pull_cable()
+
+    phone.on_shell = pull
+    tool = tmp_path / "benchmark_model"
+    with pytest.raises(DeviceLostError):
+        calibrate_phone("adb", benchmark_model=tool, minutes=1e-3)
+    log = path_of("p30-cpu").with_suffix(".timings.jsonl")
+    assert len(log.read_text().splitlines()) == 1 + 3
+    assert not target_named("p30-cpu").kernel_prices
