@@ -68,8 +68,8 @@ class Start:
     Attributes:
         load_ms: Reading the file and preparing its kernels.
         first_ms: The first inference.
-        memory_mb: Memory that the process grew by meanwhile (2**20 bytes); None where the system
-            does not tell.
+        memory_mb: Memory that the process grew by meanwhile (2**20 bytes), with about 10 of the
+            runtime's own; None where the system does not tell.
     """
 
     load_ms: float
