@@ -54,10 +54,10 @@ def test_phases_follow_the_stages() -> None:
     recipe = recipe_for("dan2")
     teacher = Teacher(detector(), CONTRACT, 0.25)
     first, second, last = plans = [phase.plan for phase in recipe.phases(teacher)]
-    assert (first.epochs, first.answer, first.frozen) == (30.0, "stage1_landmarks", ())
-    assert (second.epochs, second.answer, second.frozen) == (30.0, None, ("stage1_*",))
-    assert (last.epochs, last.learning_rate, last.frozen) == (15.0, 3e-4, ())
-    assert all(plan.teacher is teacher and plan.loss == "l1" for plan in plans)
+    assert (first.epochs, first.answer, first.frozen) == (18.0, "stage1_landmarks", ())
+    assert (second.epochs, second.answer, second.frozen) == (6.0, None, ("stage1_*",))
+    assert (last.epochs, last.learning_rate, last.frozen) == (2.0, 2e-4, ())
+    assert all(plan.teacher is teacher and plan.loss == "wing" for plan in plans)
 
 
 def test_a_stage_may_see_smaller_pictures() -> None:
