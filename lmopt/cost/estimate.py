@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
+from lmopt.cost import micro
 from lmopt.cost.kernels import Kernel, islands, kernels
 from lmopt.cost.memory import Memory, peak_memory
 from lmopt.cost.parts import Parts, call_us, parts_us, stated_error
@@ -138,11 +139,15 @@ def estimate(graph: Graph, target: Target, *, threads: int | None = None) -> Est
         error_ms=latency_ms * error,
         low_ms=latency_ms / (1 + error),
         high_ms=latency_ms * (1 + error),
-        model=MODEL,
+        model=micro.MODEL if count in target.kernel_prices else MODEL,
         threads=count,
         kernels=times,
         transfers_ms=moving_us / 1e3,
-        notes=(*_fallback_notes(found, fallback), *doubts(found, target, count)),
+        notes=(
+            *_basis_notes(target, count),
+            *_fallback_notes(found, fallback),
+            *doubts(found, target, count),
+        ),
     )
 
 
@@ -186,6 +191,14 @@ def _transfers_us(found: Sequence[Kernel], target: Target) -> float:
             # About half of what the next kernel moves comes from the other side.
             total += 0.0 if bandwidth is None else after.moved_bytes / 2 / bandwidth.value / 1e3
     return total
+
+
+def _basis_notes(target: Target, threads: int) -> tuple[str, ...]:
+    """Returns what a calibrated estimate rests on: it may be another phone than one thinks of."""
+    known = target.experience
+    if threads not in target.kernel_prices or known is None:
+        return ()
+    return (f"by prices fitted on {known.networks} {known.source}",)
 
 
 def _fallback_notes(found: Sequence[Kernel], fallback: Target | None) -> tuple[str, ...]:

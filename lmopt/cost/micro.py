@@ -21,6 +21,7 @@ from lmopt.errors import BackendError
 
 Array = NDArray[np.float64]
 
+MODEL = "terms per storage and group of kernels, version 1"
 CALL = "call"
 """The term of an inference itself."""
 LAUNCH, MACS = "launch", "macs"
@@ -139,11 +140,20 @@ def fit_prices(samples: Sequence[Timed]) -> dict[str, float]:
 
 
 def fold_errors(samples: Sequence[Timed]) -> Array:
-    """Returns |log ratio| of estimate to time for mixed networks, each left out of its fit."""
+    """Returns |log ratio| of estimate to time for mixed networks, each left out of its fit.
+
+    Raises:
+        BackendError: There are fewer of them than folds, or a time is not positive.
+    """
+    mixed = np.flatnonzero([sample.mixed for sample in samples])
+    if len(mixed) < FOLDS:
+        raise BackendError(
+            f"{len(mixed)} mixed networks were timed; wanted at least {FOLDS}, to leave some out",
+            hint="the runtime refused the others: lmopt measure tells whether it runs at all",
+        )
     rows = [_row(sample) for sample in samples]
     matrix = _matrix(rows, sorted({name for row in rows for name in row}))
     us = np.array([sample.us for sample in samples])
-    mixed = np.flatnonzero([sample.mixed for sample in samples])
     errors = []
     for fold in range(FOLDS):
         out = mixed[fold::FOLDS]

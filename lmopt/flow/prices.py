@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from lmopt.cost.micro import MODEL
 from lmopt.files import default_cache, write_atomically
 from lmopt.target.profile import Experience, KernelPrices, Target
 
-FIT = "small networks, version 1"
+FIT = f"{MODEL}; small networks, version 1"
 """What prices were fitted on and how; others are not read."""
 
 

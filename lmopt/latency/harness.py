@@ -14,7 +14,7 @@ import numpy as np
 
 from lmopt.errors import InputError
 from lmopt.latency import host
-from lmopt.latency.measurement import Measurement
+from lmopt.latency.measurement import BUSY_CORES, Measurement
 from lmopt.runtime.runner import Kernels, Runner
 
 Key = tuple[str, int]
@@ -121,21 +121,26 @@ class Sustained:
     Attributes:
         seconds: When each stretch ended, since the start.
         stretches_ms: Median time of an inference in each.
-        cold_ms: Of the first stretch.
+        start_ms: Of the first stretch.
         sustained_ms: Median over the stretches of the last quarter.
         other_load: CPU cores that other work kept busy meanwhile.
     """
 
     seconds: tuple[float, ...]
     stretches_ms: tuple[float, ...]
-    cold_ms: float
+    start_ms: float
     sustained_ms: float
     other_load: float
 
     @property
     def slowdown(self) -> float:
-        """Returns how many times the sustained time is the cold one's."""
-        return self.sustained_ms / self.cold_ms
+        """Returns how many times the sustained time is that of the start."""
+        return self.sustained_ms / self.start_ms
+
+    @property
+    def busy(self) -> bool:
+        """Returns whether other work disturbed the run noticeably."""
+        return self.other_load > BUSY_CORES
 
 
 def sustain(

@@ -135,12 +135,10 @@ def measure(
 def _show_sustained(found: Sustained, threads: int) -> None:
     typer.echo(
         f"{found.seconds[-1]:.0f} s without a pause, {threads} thread"
-        f"{'s' if threads > 1 else ''}: {found.cold_ms:.3f} ms at first, {found.sustained_ms:.3f} "
+        f"{'s' if threads > 1 else ''}: {found.start_ms:.3f} ms at first, {found.sustained_ms:.3f} "
         f"ms in the last quarter ({found.slowdown:.2f} times)"
     )
-    from lmopt.latency.measurement import BUSY_CORES
-
-    if found.other_load > BUSY_CORES:
+    if found.busy:
         note(f"note: other work took {found.other_load:.1f} cores meanwhile")
 
 

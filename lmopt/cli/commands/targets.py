@@ -206,6 +206,8 @@ def _show(target: Target, json: bool) -> None:
             f"{known.macs[1] / 1e6:.4g} M multiply-adds, {', '.join(known.storages)}, threads "
             f"{', '.join(map(str, known.threads))} ({known.source})"
         )
+    for count, priced in target.kernel_prices.items():
+        typer.echo(f"  calibrated  {count} thread(s): estimates state +-{priced.error:.0%}")
     typer.echo("  pipelines")
     for text in target.pipelines:
         typer.echo(f"    {text}")
@@ -253,6 +255,7 @@ def _document(target: Target) -> dict[str, Any]:
         "device": None
         if target.device is None
         else {**asdict(target.device), "names": sorted(target.device.names)},
+        "kernel_prices": {count: asdict(p) for count, p in target.kernel_prices.items()},
         "quantities": {
             key: {"value": q.value, "unit": q.unit, "kind": q.kind, "source": q.source}
             for key, q in target.quantities.items()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmopt.cost import micro
-from lmopt.cost.estimate import estimate
+from lmopt.cost.estimate import MODEL, estimate
 from lmopt.cost.kernels import Kernel, kernels
 from lmopt.cost.micro import Timed, fit_prices, fold_errors, stated_error, terms
 from lmopt.cost.parts import parts_us
@@ -18,7 +18,7 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.ops import Add, Conv2D, Dense, DepthwiseConv2D, HardSwish, Mean
 from lmopt.target.catalog import load_target
-from lmopt.target.profile import KernelPrices, Quantity
+from lmopt.target.profile import Experience, KernelPrices, Quantity
 
 HOST = load_target("host")
 
@@ -114,6 +114,9 @@ def test_nothing_and_nonsense_are_refused() -> None:
         fit_prices([])
     with pytest.raises(BackendError, match="wanted networks with times above 0"):
         fit_prices([Timed(DRAWN[0], 0.0, mixed=True)])
+    for samples in ([], [Timed(found, 1.0, mixed=k < 4) for k, found in enumerate(DRAWN)]):
+        with pytest.raises(BackendError, match="wanted at least 5, to leave some out"):
+            fold_errors(samples)
 
 
 def test_an_estimate_adds_up_prices_and_goes_by_rates_where_there_are_none() -> None:
@@ -129,6 +132,7 @@ def test_an_estimate_adds_up_prices_and_goes_by_rates_where_there_are_none() -> 
         "kernel_overhead": 7.0,
         "invoke_overhead": 100.0,
         "error": 0.5,
+        "speedup_2": 1.5,
     }
     prices = KernelPrices(
         {micro.CALL: 3.0, "f32/pointwise/launch": 2.0, "f32/pointwise/macs": 1000.0}, error=0.1
@@ -136,8 +140,18 @@ def test_an_estimate_adds_up_prices_and_goes_by_rates_where_there_are_none() -> 
     target = replace(
         HOST,
         quantities={key: Quantity(value, "", "guess", "test") for key, value in rates.items()},
-        threads=(1,),
+        threads=(1, 2),
         kernel_prices={1: prices},
+        experience=Experience(
+            networks=9,
+            framework="LiteRT",
+            macs=(0.0, 1e9),
+            storages=("f32",),
+            works=("pointwise", "memory"),
+            threads=(1, 2),
+            kind="fitted",
+            source="networks timed here",
+        ),
     )
     found = estimate(graph, target)
     conv, swish = found.kernels
@@ -147,6 +161,10 @@ def test_an_estimate_adds_up_prices_and_goes_by_rates_where_there_are_none() -> 
     assert swish.us == pytest.approx(7.0 + 2 * 4 * 64 * 16 / 1e3)
     assert found.latency_ms == pytest.approx((3.0 + conv.us + swish.us) / 1e3)
     assert found.high_ms == pytest.approx(1.1 * found.latency_ms)
+    assert found.model == micro.MODEL
+    assert "by prices fitted on 9 networks timed here" in found.notes
+    rated = estimate(graph, target, threads=2)
+    assert rated.model == MODEL and not any("by prices" in note for note in rated.notes)
 
 
 def test_a_kernel_alone_is_told_how_large_its_model_is() -> None:

@@ -79,7 +79,8 @@ def test_a_machine_is_timed_and_estimates_follow(small: tuple[Micronet, ...]) ->
     (found,) = lmopt.inspect("pfld-0.25@none", targets=["host"]).estimates.values()
     assert found.latency_ms == pytest.approx(made.left_out[0].estimated_ms)
     assert found.high_ms / found.latency_ms == pytest.approx(1 + made.stated[1])
-    (doubt,) = found.notes
+    basis, doubt = found.notes
+    assert basis.startswith("by prices fitted on 8 small networks timed on")
     assert doubt.startswith("outside of what host was fitted on (8 networks, LiteRT")
     assert "dense, depthwise, memory, pointwise, window kernels" in doubt
 
@@ -195,6 +196,9 @@ def test_the_command_prints_what_was_left_out(small: tuple[Micronet, ...]) -> No
         app, ["targets", "calibrate", "host", "--minutes", "0.001", "--json"]
     )
     assert json.loads(again.stdout)["networks"] == len(small)
+    shown = CliRunner().invoke(app, ["targets", "host"])
+    stated = known_host().kernel_prices[1].error
+    assert f"1 thread(s): estimates state +-{stated:.0%}" in shown.stdout
 
 
 @requires_adb

@@ -51,10 +51,10 @@ def test_a_model_runs_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     found = sustain(model(64), seconds=0.2, on_stretch=lambda now, ms: heard.append((now, ms)))
     assert list(zip(found.seconds, found.stretches_ms, strict=True)) == heard
     assert found.seconds[-2] < 0.2 <= found.seconds[-1]
-    assert found.cold_ms == heard[0][1]
+    assert found.start_ms == heard[0][1]
     late = [ms for _, ms in heard[-max(1, len(heard) // 4) :]]
     assert found.sustained_ms == np.median(late)
-    assert found.slowdown == found.sustained_ms / found.cold_ms
+    assert found.slowdown == found.sustained_ms / found.start_ms
     with pytest.raises(InputError, match="0 s to sustain"):
         sustain(model(2), seconds=0)
 
