@@ -87,8 +87,14 @@ def test_a_teacher_and_the_pfld_loss_leave_an_ordinary_detector(tmp_path: Path) 
 def test_a_cascade_starts_from_a_shorter_one_and_leaves_out_its_stage(tmp_path: Path) -> None:
     folder = faces(tmp_path / "faces")
     short = lmopt.train("dan1@none", folder, recipe=RECIPE, out=tmp_path / "dan1")
+    first, second = recipe_for("dan2").stages
     recipe = replace(
-        recipe_for("dan2"), epochs=2, folded_epochs=0, batch=4, start=short.detector.name
+        recipe_for("dan2"),
+        epochs=2,
+        folded_epochs=0,
+        batch=4,
+        start=short.detector.name,
+        stages=(replace(first, share=0.5), replace(second, share=0.5)),
     )
     told: list[object] = []
     long = lmopt.train("dan2@none", folder, recipe=recipe, out=tmp_path / "o", listen=told.append)
