@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lmopt.flow.inspection import inspect
     from lmopt.flow.measuring import measure
     from lmopt.flow.optimization import optimize
-    from lmopt.flow.request import OptimizeRequest
+    from lmopt.flow.request import OptimizeRequest, SearchRequest
+    from lmopt.flow.searching import search
     from lmopt.flow.sensitivity import sensitivity
     from lmopt.flow.sources import load
     from lmopt.flow.storage import compare_storage
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OptimizeRequest",
     "Pipeline",
+    "SearchRequest",
     "__version__",
     "compare_storage",
     "compile",
@@ -42,6 +44,7 @@ __all__ = [
     "load",
     "measure",
     "optimize",
+    "search",
     "sensitivity",
     "train",
 ]
@@ -49,6 +52,7 @@ __all__ = [
 _HOMES = {
     "OptimizeRequest": "lmopt.flow.request",
     "Pipeline": "lmopt.pipeline.manager",
+    "SearchRequest": "lmopt.flow.request",
     "compare_storage": "lmopt.flow.storage",
     "compile": "lmopt.flow.compilation",
     "evaluate": "lmopt.flow.evaluation",
@@ -57,6 +61,7 @@ _HOMES = {
     "load": "lmopt.flow.sources",
     "measure": "lmopt.flow.measuring",
     "optimize": "lmopt.flow.optimization",
+    "search": "lmopt.flow.searching",
     "sensitivity": "lmopt.flow.sensitivity",
     "train": "lmopt.flow.training",
 }

@@ -12,6 +12,7 @@ from lmopt.cli.commands.inspect import inspect
 from lmopt.cli.commands.measure import measure
 from lmopt.cli.commands.optimize import optimize
 from lmopt.cli.commands.passes import passes
+from lmopt.cli.commands.search import search
 from lmopt.cli.commands.sensitivity import sensitivity
 from lmopt.cli.commands.storage import storage
 from lmopt.cli.commands.targets import targets
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    *(optimize, storage, compile, inspect, measure, evaluate, sensitivity, train),
+    *(optimize, search, storage, compile, inspect, measure, evaluate, sensitivity, train),
     *(passes, targets),
 ):
     app.command()(command)

@@ -167,6 +167,15 @@ def lines(event: Event) -> list[str]:
             ]
         case events.CandidateFailed(failure):
             return [f"    {failure.status}: {failure.pipeline}: {failure.reason}"]
+        case events.Raced(number, fidelity, fidelities, sketch):
+            how = f"training {fidelity} of {fidelities}" if fidelity else "untrained"
+            return [f"#{number}, {how}: {sketch}"]
+        case events.Found(number, nme, ms, volume):
+            speed = f"{1 / ms.value:.2f} [{1 / ms.high:.2f}, {1 / ms.low:.2f}] times as fast"
+            grown = "" if volume is None else f"; hypervolume {volume}"
+            return [f"#{number}: validation NME {nme:.2f} %, {speed}{grown}"]
+        case events.Dropped(number, reason):
+            return [f"#{number}: dropped: {reason}"]
         case events.Noted(text):
             return [text]
         case _:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmopt.exploration.candidate import Candidate, Failure
+from lmopt.exploration.racing import Interval
+from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.storage import StorageComparison
+from lmopt.exploration.study import Tried
 
 REAL_TIME_MS: Mapping[str, float] = {"30 ms": 30.0, "15 ms": 15.0}
 """Frame budgets of the thesis (section 5.3): usable in real time, and comfortably so."""
@@ -67,6 +70,38 @@ class OptimizeResult:
             ],
             "storage": None if self.storage is None else self.storage.to_json(),
             "environment": dict(self.environment),
+        }
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of `lmopt search`.
+
+    Attributes:
+        optimized: The front, trained as far as the budget allowed, measured anew in one run and
+            scored on the test faces.
+        space: What was searched.
+        volumes: The hypervolume after every result.
+        candidates: Everything that was asked, in order.
+        stopped: Why the search ended.
+    """
+
+    optimized: OptimizeResult
+    space: SearchSpace
+    volumes: tuple[Interval, ...]
+    candidates: tuple[Tried, ...]
+    stopped: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the document `--json` prints and `search.json` holds."""
+        return {
+            **self.optimized.to_json(),
+            "search": {
+                "space": self.space.to_toml(),
+                "stopped": self.stopped,
+                "hypervolume": [volume._asdict() for volume in self.volumes],
+                "candidates": [tried.to_json() for tried in self.candidates],
+            },
         }
 
 

@@ -129,12 +129,16 @@ def measure_all(
 ) -> dict[harness.Key, Measurement]:
     """Returns measurements by file digest and thread count; equal files are measured once."""
     files = {trained.digest: Path(trained.model) for trained in made}
-    if request.threads is not None and not is_phone(request.device):
-        threads: tuple[int, ...] = (request.threads,)
-    else:
-        wanted = target.threads if target.name == HOST else (1, 2)
-        threads = tuple(n for n in wanted if n <= host.usable_cores()) or (1,)
+    threads = thread_counts(target, None if is_phone(request.device) else request.threads)
     return harness.compare(files, threads=threads, max_seconds=min(60.0, 2.0 * len(files)))
+
+
+def thread_counts(target: Target, wanted: int | None) -> tuple[int, ...]:
+    """Returns the thread counts to measure with on this host: the wanted one, or those to try."""
+    if wanted is not None:
+        return (wanted,)
+    tried = target.threads if target.name == HOST else (1, 2)
+    return tuple(n for n in tried if n <= host.usable_cores()) or (1,)
 
 
 @dataclass(frozen=True)

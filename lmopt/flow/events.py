@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lmopt.exploration.candidate import Failure, Trained
+from lmopt.exploration.racing import Interval
+from lmopt.exploration.space import Sketch
 from lmopt.pipeline.base import TrainingProgress
 from lmopt.pipeline.manager import PassEvent
 
@@ -75,6 +77,34 @@ class Noted:
     text: str
 
 
+@dataclass(frozen=True)
+class Raced:
+    """A search begins to train a candidate; `fidelity` 0 of `fidelities` trains nothing."""
+
+    number: int
+    fidelity: int
+    fidelities: int
+    sketch: Sketch
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search knows more of a candidate; `volume` is the front's hypervolume since."""
+
+    number: int
+    nme_percent: float
+    relative_ms: Interval
+    volume: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A search does not go on with a candidate."""
+
+    number: int
+    reason: str
+
+
 Event = (
     Started
     | Activity
@@ -84,6 +114,9 @@ Event = (
     | CandidateTrained
     | CandidateFailed
     | Noted
+    | Raced
+    | Found
+    | Dropped
 )
 Listener = Callable[[Event], None]
 

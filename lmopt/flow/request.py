@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lmopt.device.adb import is_phone
 from lmopt.errors import UsageError
+from lmopt.exploration.study import Sampler
 from lmopt.target.profile import EndType
 
 DEFAULT_DETECTOR = "pfld-0.25"
@@ -66,15 +69,98 @@ class OptimizeRequest:
             raise UsageError(
                 "no target is named", where="--target", hint="list: lmopt targets; or --device adb"
             )
-        for name, value in (
-            ("--budget", self.budget_minutes),
-            ("--max-nme-drop", self.max_nme_drop),
-            ("--max-latency", self.max_latency_ms),
-            ("--threads", self.threads),
-            ("--effort", self.effort),
-        ):
-            if value is not None and value <= 0:
-                raise UsageError(f"{name} is {value:g}; wanted a number above 0")
+        _require_positive(
+            {
+                "--budget": self.budget_minutes,
+                "--max-nme-drop": self.max_nme_drop,
+                "--max-latency": self.max_latency_ms,
+                "--threads": self.threads,
+                "--effort": self.effort,
+            }
+        )
+
+
+HowLatency = Literal["auto", "measure", "estimate"]
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """The arguments of `lmopt search`; what `OptimizeRequest` has too means the same there.
+
+    Attributes:
+        target: Target name or TOML path.
+        detector: Zoo name, or path of a .keras, .h5 or .tflite file.
+        data: Annotated folders; none means rendered faces.
+        space: TOML of what may be tried; None derives it from target and detector.
+        contract: Contract TOML of a user's model.
+        teacher: Detector that passes learn from where they distill.
+        budget_minutes: For everything, the final measurements included.
+        trials: Candidates to ask for, at most.
+        max_nme_drop: Points of validation NME that what ships may lose against the baseline.
+        max_latency_ms: Latency a candidate may have.
+        max_size_bytes: Size a file may have.
+        latency: Whether candidates are measured on this host or estimated for the target; `auto`
+            measures when the target is this host.
+        sampler: Who proposes candidates.
+        threads: CPU threads; None takes each file's best.
+        seed: Of everything random.
+        study: URL of the database; None means `study.db` in the output folder.
+        resume: Whether the study must be there already.
+        out: Folder for files, study and reports; None means out/<detector>-<target>-search.
+    """
+
+    target: str
+    detector: str = DEFAULT_DETECTOR
+    data: tuple[Path, ...] = ()
+    space: Path | None = None
+    contract: Path | None = None
+    teacher: str | None = None
+    budget_minutes: float = 60.0
+    trials: int | None = None
+    max_nme_drop: float | None = None
+    max_latency_ms: float | None = None
+    max_size_bytes: int | None = None
+    latency: HowLatency = "auto"
+    sampler: Sampler = "tpe"
+    threads: int | None = None
+    seed: int = 0
+    study: str | None = None
+    resume: bool = False
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            {
+                "--budget": self.budget_minutes,
+                "--trials": self.trials,
+                "--max-nme-drop": self.max_nme_drop,
+                "--max-latency": self.max_latency_ms,
+                "--max-size": self.max_size_bytes,
+                "--threads": self.threads,
+            }
+        )
+
+    def final(self, pipelines: tuple[str, ...], out: Path) -> OptimizeRequest:
+        """Returns what remains to be done with the pipelines of the front."""
+        return OptimizeRequest(
+            target=self.target,
+            detector=self.detector,
+            data=self.data,
+            passes=pipelines,
+            contract=self.contract,
+            teacher=self.teacher,
+            max_nme_drop=self.max_nme_drop,
+            max_latency_ms=self.max_latency_ms,
+            threads=self.threads,
+            seed=self.seed,
+            out=out,
+        )
+
+
+def _require_positive(values: Mapping[str, float | None]) -> None:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise UsageError(f"{name} is {value:g}; wanted a number above 0")
 
 
 def check_device(device: str) -> None:

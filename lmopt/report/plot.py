@@ -47,11 +47,11 @@ def front_png(result: OptimizeResult) -> bytes:
             fontsize=9,
         )
     axes.set_xscale("log")
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     errors = [c.trained.val_nme_percent for c in (*dominated, *result.front, result.baseline)]
     if max(errors) > 4 * min(errors):
         axes.set_yscale("log")
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)
     low, high = axes.get_xlim()
     for name, budget in REAL_TIME_MS.items():
         if low < budget < high:
@@ -70,7 +70,8 @@ def front_png(result: OptimizeResult) -> bytes:
     return stored.getvalue()
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
+    """Puts few round numbers on a logarithmic axis."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))

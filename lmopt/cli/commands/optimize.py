@@ -27,7 +27,6 @@ from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 if TYPE_CHECKING:
     from lmopt.exploration.result import OptimizeResult
     from lmopt.flow.events import Listener
-    from lmopt.flow.request import OptimizeRequest
     from lmopt.report.folder import Reports
 
 
@@ -115,14 +114,15 @@ def optimize(
     )
     with ProgressView() as view:
         result = lmopt.optimize(request, view)
-        reports = _write(request, result, view)
+        reports = write(request.data, result, view)
     if json:
         print_json({**result.to_json(), "files": asdict(reports)})
         return
-    _show(request, result, reports)
+    show(request.data, request.device, result, reports)
 
 
-def _write(request: OptimizeRequest, result: OptimizeResult, listen: Listener) -> Reports:
+def write(data: tuple[Path, ...], result: OptimizeResult, listen: Listener) -> Reports:
+    """Writes the reports of a run beside its files and returns their paths."""
     from lmopt.errors import InputError
     from lmopt.flow.events import Activity
     from lmopt.flow.sources import load_faces, load_model_file
@@ -132,11 +132,12 @@ def _write(request: OptimizeRequest, result: OptimizeResult, listen: Listener) -
     _, contract = load_model_file(Path(result.baseline.trained.model))
     if contract is None:
         raise InputError("the emitted file lost its contract", where=result.baseline.trained.model)
-    faces = load_faces(request.data, contract, listen).split("test")
+    faces = load_faces(data, contract, listen).split("test")
     return write_reports(result, Path(result.environment["out"]), contract, faces)
 
 
-def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) -> None:
+def show(data: tuple[Path, ...], device: str, result: OptimizeResult, reports: Reports) -> None:
+    """Prints the front, what is not on it and why, and what to do next."""
     from lmopt.report import summary
 
     out = console()
@@ -176,10 +177,10 @@ def _show(request: OptimizeRequest, result: OptimizeResult, reports: Reports) ->
         note(f"note: the phone: {text}")
     typer.echo(f"next: {summary.recommendation(result)}")
     typer.echo(f"  {pick.trained.saved_models or pick.trained.model}")
-    faces = "".join(f" --data {path}" for path in request.data)
+    faces = "".join(f" --data {path}" for path in data)
     typer.echo(f"  check: lmopt evaluate {pick.trained.model}{faces}")
     if pick.trained.digest != base.trained.digest:
-        there = f" --device {request.device}" if summary.is_on_phone(base) else ""
+        there = f" --device {device}" if summary.is_on_phone(base) else ""
         typer.echo(
             f"  check: lmopt measure {pick.trained.model} --against {base.trained.model}{there}"
         )

@@ -1,0 +1,148 @@
+"""`lmopt search`: the best front that a budget buys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from lmopt.cli.commands.optimize import show, write
+from lmopt.cli.options import (
+    ContractOption,
+    DataOption,
+    JsonOption,
+    SeedOption,
+    TargetOption,
+    TeacherOption,
+    ThreadsOption,
+)
+from lmopt.cli.terminal import ProgressView, print_json
+from lmopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmopt.exploration.study import Sampler
+    from lmopt.flow.request import HowLatency
+
+_MIB = 1024**2
+
+
+def search(
+    target: TargetOption,
+    detector: Annotated[
+        str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
+    ] = "pfld-0.25",
+    data: DataOption = None,
+    budget: Annotated[
+        float, typer.Option("--budget", metavar="MINUTES", help="For everything.")
+    ] = 60.0,
+    trials: Annotated[
+        int | None, typer.Option("--trials", metavar="N", help="Candidates, at most.")
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            "--space",
+            metavar="FILE.toml",
+            help="What may be tried; default what suits the target.",
+            show_default=False,
+        ),
+    ] = None,
+    show_space: Annotated[
+        bool, typer.Option("--show-space", help="Print the space and do nothing.")
+    ] = False,
+    max_nme_drop: Annotated[
+        float | None,
+        typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),
+    ] = None,
+    max_size: Annotated[
+        float | None, typer.Option("--max-size", metavar="MIB", help="Size a file may have.")
+    ] = None,
+    latency: Annotated[
+        str,
+        typer.Option(
+            "--latency",
+            metavar="auto|measure|estimate",
+            help="Measure candidates here, or estimate them for the target.",
+        ),
+    ] = "auto",
+    sampler: Annotated[
+        str, typer.Option("--sampler", metavar="tpe|nsga2|random", help="Who proposes candidates.")
+    ] = "tpe",
+    teacher: TeacherOption = None,
+    contract: ContractOption = None,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            "--study",
+            metavar="URL",
+            help="Database of the study; default sqlite in the output folder.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Refuse to begin a new study; go on with the old one.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET-search."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Search for the best front within a budget; the same command again goes on."""
+    import lmopt
+    from lmopt.exploration.study import SAMPLERS
+    from lmopt.report.search import write_search
+
+    for option, value, known in (
+        ("--sampler", sampler, SAMPLERS),
+        ("--latency", latency, ("auto", "measure", "estimate")),
+    ):
+        if value not in known:
+            raise UsageError(f"no '{value}'", where=option, hint=f"choose {', '.join(known)}")
+    request = lmopt.SearchRequest(
+        target=target,
+        detector=detector,
+        data=tuple(data or ()),
+        space=space,
+        contract=contract,
+        teacher=teacher,
+        budget_minutes=budget,
+        trials=trials,
+        max_nme_drop=max_nme_drop,
+        max_latency_ms=max_latency,
+        max_size_bytes=None if max_size is None else int(max_size * _MIB),
+        latency=cast("HowLatency", latency),
+        sampler=cast("Sampler", sampler),
+        threads=threads,
+        seed=seed,
+        study=study,
+        resume=resume,
+        out=out,
+    )
+    if show_space:
+        from lmopt.flow.searching import space_of
+
+        typer.echo(space_of(request).to_toml(), nl=False)
+        return
+    with ProgressView() as view:
+        result = lmopt.search(request, view)
+        reports = write(request.data, result.optimized, view)
+    page = write_search(result, reports.json.parent)
+    if json:
+        print_json({**result.to_json(), "files": {**asdict(reports), **asdict(page)}})
+        return
+    typer.echo(
+        f"{len(result.candidates)} candidates, hypervolume "
+        f"{result.volumes[-1] if result.volumes else 0.0}: {result.stopped}"
+    )
+    show(request.data, "auto", result.optimized, reports)
+    for path in (page.json, page.plot):
+        typer.echo(f"wrote {path}")

@@ -1,0 +1,291 @@
+"""What a search asked and found, kept in an Optuna study: any database, any number of processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import psutil
+
+from lmopt.errors import InputError
+from lmopt.exploration.racing import Interval, Racer
+from lmopt.exploration.space import SearchSpace, Sketch
+
+Sampler = Literal["tpe", "nsga2", "random"]
+SAMPLERS: tuple[Sampler, ...] = ("tpe", "nsga2", "random")
+_WORKER, _BEFORE, _AFTER = "worker", "before", "after"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A candidate after one fidelity.
+
+    Attributes:
+        pipeline: Its text.
+        digest, size_bytes: Of the file.
+        errors: NME in percent of each validation face.
+        macs, parameters: Of the graph.
+        ms: Latency relative to the baseline's, known from fidelity 0 on.
+        latency_ms: In milliseconds, measured or estimated as the search does it.
+    """
+
+    pipeline: str
+    digest: str
+    size_bytes: int
+    errors: tuple[float, ...]
+    macs: int
+    parameters: int
+    ms: Interval
+    latency_ms: float
+
+    @property
+    def nme_percent(self) -> float:
+        """Returns the mean NME in percent."""
+        return float(np.mean(self.errors))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data; `finding_from_json` gives the finding back."""
+        return {**self.__dict__, "errors": list(self.errors), "ms": list(self.ms)}
+
+
+def finding_from_json(data: Mapping[str, Any]) -> Finding:
+    """Returns what `Finding.to_json` made plain."""
+    return Finding(**{**data, "errors": tuple(data["errors"]), "ms": Interval(*data["ms"])})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A candidate by its number in the study."""
+
+    number: int
+    sketch: Sketch
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate of a study with everything that is known of it.
+
+    Attributes:
+        asked: Number and sketch.
+        findings: By fidelity, from no training on.
+        failure: Why it gave nothing, or was not trained on; empty where neither is so.
+    """
+
+    asked: Asked
+    findings: tuple[Finding, ...]
+    failure: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a report."""
+        last = self.findings[-1] if self.findings else None
+        return {
+            "number": self.asked.number,
+            "sketch": str(self.asked.sketch),
+            "pipeline": None if last is None else last.pipeline,
+            "digest": None if last is None else last.digest,
+            "val_nme_percent": [row.nme_percent for row in self.findings],
+            "relative_latency": None if last is None else last.ms._asdict(),
+            "latency_ms": None if last is None else last.latency_ms,
+            "size_bytes": None if last is None else last.size_bytes,
+            "failure": self.failure,
+        }
+
+
+class Study:
+    """The candidates of a search; every answer is in the database before the next is asked.
+
+    A candidate that a killed process left is taken up by the next one that asks on the same
+    machine. Findings are attributes of the study, one per candidate and fidelity.
+    """
+
+    def __init__(
+        self, url: str, name: str, space: SearchSpace, identity: str, *, seed: int, sampler: Sampler
+    ) -> None:
+        """Opens the study or begins it.
+
+        Args:
+            url: Of the database, as SQLAlchemy takes it: `sqlite:///study.db`.
+            name: Of the study in it.
+            space: What may be asked.
+            identity: Everything that findings depend on; a study holds one kind of findings.
+            seed: Of the sampler; candidate k is drawn from `seed + k`.
+            sampler: Who proposes.
+
+        Raises:
+            InputError: The database cannot be opened, or the study was begun on something else.
+        """
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space, self._seed, self._sampler = space, seed, sampler
+        try:
+            self._study = optuna.create_study(
+                storage=url,
+                study_name=name,
+                directions=["minimize", "minimize"],
+                load_if_exists=True,
+            )
+            begun = self._study.user_attrs.get("identity")
+            if begun is None:
+                self._study.set_user_attr("identity", identity)
+                for parameters in space.design():
+                    self._study.enqueue_trial(parameters)
+        except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
+            raise InputError(
+                f"the study cannot be opened: {str(error).splitlines()[0]}",
+                where=url,
+                hint="name a database that can be written: --study sqlite:///study.db",
+            ) from error
+        if begun not in (None, identity):
+            raise InputError(
+                f"study '{name}' was begun on another detector, data, target, space or seed",
+                where=url,
+                hint="repeat the command it was begun with, or choose another --out or --study",
+            )
+        self._optuna = optuna
+
+    def ask(self) -> Asked:
+        """Returns a candidate that a dead process left, or else a new one."""
+        for trial in self._trials("RUNNING"):
+            if not _is_alive(trial.user_attrs.get(_WORKER)):
+                return self._take(self._optuna.trial.Trial(self._study, trial._trial_id))
+        self._study.sampler = self._make_sampler(self._seed + len(self._study.get_trials(False)))
+        return self._take(self._study.ask())
+
+    def _take(self, trial: Any) -> Asked:
+        trial.set_user_attr(_WORKER, _this_process())
+        sketch = self._space.draw(trial)
+        trial.set_user_attr(_BEFORE, sketch.before)
+        trial.set_user_attr(_AFTER, sketch.after)
+        return Asked(trial.number, sketch)
+
+    def tell(self, number: int, nme_percent: float, relative_ms: float) -> None:
+        """Tells the sampler what a candidate is worth, or will be as far as can be guessed."""
+        values = [nme_percent, float(np.log2(relative_ms))]
+        self._study.tell(number, values, skip_if_finished=True)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Records why a candidate gave nothing; its sketch is not asked for again in vain."""
+        self._study.set_user_attr(f"failed {number}", reason)
+        state = self._optuna.trial.TrialState.FAIL
+        self._study.tell(number, state=state, skip_if_finished=True)
+
+    def drop(self, number: int, reason: str) -> None:
+        """Records why a candidate is not trained on."""
+        self._study.set_user_attr(f"dropped {number}", reason)
+
+    def keep(self, number: int, fidelity: int, finding: Finding) -> None:
+        """Records what a candidate is after a fidelity."""
+        self._study.set_user_attr(f"found {number} {fidelity}", finding.to_json())
+
+    def keep_volume(self, volume: Interval) -> None:
+        """Records the hypervolume after one more result."""
+        self._study.set_user_attr(f"volume {len(self.volumes())}", list(volume))
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """Returns every candidate that was drawn."""
+        return tuple(
+            Asked(t.number, Sketch(t.user_attrs[_BEFORE], t.user_attrs[_AFTER]))
+            for t in self._study.get_trials(deepcopy=False)
+            if _AFTER in t.user_attrs
+        )
+
+    @property
+    def told(self) -> int:
+        """Returns how many candidates are through their first training, or failed before."""
+        return len(self._trials("COMPLETE", "FAIL"))
+
+    def findings(self) -> dict[int, tuple[Finding, ...]]:
+        """Returns what is known of each candidate, by fidelity from 0 on."""
+        attributes = self._study.user_attrs
+        found: dict[int, tuple[Finding, ...]] = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            rows: list[Finding] = []
+            while (key := f"found {trial.number} {len(rows)}") in attributes:
+                rows.append(finding_from_json(attributes[key]))
+            if rows:
+                found[trial.number] = tuple(rows)
+        return found
+
+    def racers(self) -> tuple[Racer, ...]:
+        """Returns the candidates for `lmopt.exploration.racing`, in the order of asking."""
+        dropped = self.reasons("dropped")
+        return tuple(
+            Racer(
+                number,
+                rows[0].ms,
+                tuple(np.asarray(row.errors, np.float64) for row in rows),
+                rows[-1].macs,
+                rows[-1].parameters,
+                number in dropped,
+            )
+            for number, rows in self.findings().items()
+        )
+
+    def tried(self) -> tuple[Tried, ...]:
+        """Returns everything that was asked, in order."""
+        findings, reasons = self.findings(), {**self.reasons("dropped"), **self.reasons("failed")}
+        return tuple(
+            Tried(asked, findings.get(asked.number, ()), reasons.get(asked.number, ""))
+            for asked in self.asked
+        )
+
+    def volumes(self) -> tuple[Interval, ...]:
+        """Returns the history of the hypervolume."""
+        attributes = self._study.user_attrs
+        keys = sorted(
+            (key for key in attributes if key.startswith("volume ")),
+            key=lambda key: int(key.split()[1]),
+        )
+        return tuple(Interval(*attributes[key]) for key in keys)
+
+    def reasons(self, kind: Literal["failed", "dropped"]) -> dict[int, str]:
+        """Returns why candidates failed or were dropped, by number."""
+        return {
+            int(key.split()[1]): cast(str, reason)
+            for key, reason in self._study.user_attrs.items()
+            if key.startswith(f"{kind} ")
+        }
+
+    def _trials(self, *states: str) -> Sequence[Any]:
+        wanted = tuple(self._optuna.trial.TrialState[state] for state in states)
+        return self._study.get_trials(deepcopy=False, states=wanted)
+
+    def _make_sampler(self, seed: int) -> Any:
+        samplers = self._optuna.samplers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Optuna calls experimental is the joint sampling
+            if self._sampler == "nsga2":
+                return samplers.NSGAIISampler(population_size=12, seed=seed)
+            if self._sampler == "random":
+                return samplers.RandomSampler(seed=seed)
+            start = len(self._space.design())
+            return samplers.TPESampler(
+                seed=seed, multivariate=True, group=True, n_startup_trials=max(start, 8)
+            )
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time()}"
+
+
+def _is_alive(worker: str | None) -> bool:
+    """Returns whether a candidate is still worked on; what other machines do is theirs."""
+    if worker is None:
+        return False
+    machine, process, created = worker.split()
+    if machine != socket.gethostname():
+        return True
+    if int(process) == os.getpid():
+        return False  # this process asks, so it does not work on it any more
+    try:
+        return bool(psutil.Process(int(process)).create_time() == float(created))
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,122 @@
+"""Racing: who is trained on, who is dropped beyond noise, what a front is worth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lmopt.exploration import racing
+from lmopt.exploration.racing import Interval, Racer
+
+FACES = 40
+
+
+def faces(mean: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal(FACES)
+    return mean + spread * (noise - noise.mean())
+
+
+def racer(number: int, ms: float, *nmes: float, width: float = 0.01, **more: object) -> Racer:
+    found = (*nmes,) if nmes else (9.0,)
+    return Racer(
+        number,
+        Interval(ms, ms * (1 - width), ms * (1 + width)),
+        tuple(faces(nme) for nme in found),
+        macs=int(1e6 * ms),
+        parameters=int(1e5 * ms),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_dominance_wants_both_intervals_apart() -> None:
+    fast, slow = racer(0, 0.5, 9, 5.0), racer(1, 0.8, 9, 5.4)
+    assert racing.beats(fast, slow, 1)
+    assert not racing.beats(slow, fast, 1)
+    near = racer(2, 0.505, 9, 5.4)
+    assert not racing.beats(fast, near, 1)  # latencies within noise
+    noisy = Racer(3, slow.ms, (faces(9), fast.errors[1] + faces(0.1, 1.0)), 1, 1)
+    assert not racing.beats(fast, noisy, 1)  # 0.1 points, standard error 0.16
+    sure = Racer(3, slow.ms, (faces(9), fast.errors[1] + faces(0.1, 0.2)), 1, 1)
+    assert racing.beats(fast, sure, 1)  # 0.1 points, standard error 0.03
+
+
+def test_nobody_is_beaten_by_one_that_was_trained_less_or_before_training() -> None:
+    short, full = racer(0, 0.5, 9, 5.0), racer(1, 0.8, 9, 6.0, 5.2)
+    assert not racing.is_beaten(full, (short, full))
+    assert not racing.is_beaten(racer(2, 0.9), (short, full))
+    assert racing.is_beaten(racer(3, 0.9, 9, 6.5), (short, full))
+
+
+def test_one_in_three_goes_on_the_best_front_first() -> None:
+    few = (racer(0, 0.5, 9, 6.0), racer(1, 0.7, 9, 5.0))
+    assert racing.next_to_train(few, 3) is None
+    three = (*few, racer(2, 0.9, 9, 8.0))
+    # both are on the front; 0 adds (8 - 6) x log2(.7 / .5), 1 much more above the corner
+    first = racing.next_to_train(three, 3)
+    assert first is not None and first.number in (0, 1)
+    gone_on = tuple(
+        Racer(r.number, r.ms, (*r.errors, faces(4.5)), r.macs, r.parameters)
+        if r.number == first.number
+        else r
+        for r in three
+    )
+    assert racing.next_to_train(gone_on, 3) is None
+
+
+def test_whoever_was_dropped_or_beaten_does_not_go_on() -> None:
+    racers = (
+        racer(0, 0.5, 9, 5.0, dropped=True),
+        racer(1, 0.7, 9, 5.5),
+        racer(2, 0.9, 9, 5.9),
+    )
+    assert racing.next_to_train(racers, 3) is None
+
+
+def test_gains_are_medians_of_those_that_went_on() -> None:
+    racers = (racer(0, 0.5, 9, 6, 5, 4.5), racer(1, 0.6, 9, 7, 5.5), racer(2, 0.7, 12, 8))
+    assert racing.expected_gains(racers, 3) == pytest.approx((3 + 1.25 + 0.5, 1.25 + 0.5, 0.5, 0))
+
+
+def test_the_front_is_trained_to_its_end_by_what_it_will_be() -> None:
+    # 1 is behind 0 now, yet two points better once trained as long
+    racers = (racer(0, 0.5, 9, 7.0, 5.0), racer(1, 0.5, 9, 6.0))
+    chosen = racing.next_to_finish(racers, 2)
+    assert chosen is not None and chosen.number == 1
+    assert racing.next_to_finish(racers[:1], 2) is None
+    assert racing.next_to_finish((), 2) is None
+
+
+def test_nothing_is_guessed_from_few_and_only_the_hopeless_is_told() -> None:
+    known = [racer(k, 0.3 + 0.05 * k, 12 - k * 0.3, 7 - 0.2 * k) for k in range(10)]
+    big_and_bad = Racer(
+        99, Interval(0.9, 0.89, 0.91), (faces(30.0),), known[0].macs // 4, known[0].parameters // 4
+    )
+    assert racing.hopeless(big_and_bad, known[:9]) is None
+    guess = racing.hopeless(big_and_bad, known)
+    assert guess is not None and guess > 5.2
+    faster = Racer(
+        99, Interval(0.2, 0.19, 0.21), big_and_bad.errors, big_and_bad.macs, big_and_bad.parameters
+    )
+    assert racing.hopeless(faster, known) is None  # nobody is as fast
+
+
+def test_the_hypervolume_has_the_baseline_and_the_corner_of_the_task() -> None:
+    baseline = faces(4.0)
+    alone = racing.front_volume((), baseline)
+    assert alone.value == pytest.approx((6.0 - 4.0) * math.log2(1.2))
+    with_one = racing.front_volume((racer(0, 0.25, 9, 5.0),), baseline)
+    assert with_one.value == pytest.approx(alone.value + (6.0 - 5.0) * 2.0)
+    assert with_one.low <= with_one.value <= with_one.high
+    untrained = racing.front_volume((racer(0, 0.25, 3.0),), baseline)
+    assert untrained.value == pytest.approx(alone.value)
+
+
+def test_a_search_settles_when_the_volume_stands_still() -> None:
+    growing = [float(k) for k in range(60)]
+    still = [*growing, *[growing[-1]] * racing.PATIENCE]
+    assert not racing.has_settled(growing)
+    assert not racing.has_settled(still[:-1])
+    assert racing.has_settled(still)
+    assert not racing.has_settled([5.0] * racing.PATIENCE)

@@ -1,0 +1,121 @@
+"""Studies: what was found outlives the process, a second process joins, others are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmopt.errors import InputError
+from lmopt.exploration.racing import Interval
+from lmopt.exploration.space import SearchSpace
+from lmopt.exploration.study import Finding, Study
+
+SPACE = SearchSpace(
+    before=(("", "drop-block{count=1..4}"), ("", "prune{amount=0.1..0.9:0.05}")),
+    after=(("", "quantize-int8"),),
+)
+FOUND = Finding("a,b", "00", 5, (4.0, 6.0), 10, 20, Interval(0.5, 0.4, 0.6), 1.5)
+
+
+def opened(folder: Path, identity: str = "same", sampler: str = "tpe", seed: int = 0) -> Study:
+    url = f"sqlite:///{folder / 'study.db'}"
+    return Study(url, "s", SPACE, identity, seed=seed, sampler=sampler)  # type: ignore[arg-type]
+
+
+def worth(sketch: object) -> tuple[float, float]:
+    """Returns an NME and a latency that depend on the sketch alone."""
+    text = str(sketch)
+    return 4 + len(text) % 7, 1 / (1 + len(text) % 5)
+
+
+def run(folder: Path, count: int, reopen: bool = False, **more: object) -> list[str]:
+    study, sketches = opened(folder, **more), []  # type: ignore[arg-type]
+    for _ in range(count):
+        asked = study.ask()
+        sketches.append(str(asked.sketch))
+        study.tell(asked.number, *worth(asked.sketch))
+        if reopen:
+            study = opened(folder, **more)  # type: ignore[arg-type]
+    return sketches
+
+
+def test_what_was_found_is_there_again(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    asked = study.ask()
+    study.keep(asked.number, 0, FOUND)
+    study.keep(asked.number, 1, FOUND)
+    study.keep_volume(Interval(3.0, 2.0, 4.0))
+    study.tell(asked.number, 5.0, 0.5)
+    failed = study.ask()
+    study.fail(failed.number, "no such thing")
+    again = opened(tmp_path)
+    assert again.findings() == {asked.number: (FOUND, FOUND)}
+    assert again.volumes() == (Interval(3.0, 2.0, 4.0),)
+    assert again.reasons("failed") == {failed.number: "no such thing"}
+    assert again.told == 2
+    assert [tried.asked for tried in again.tried()] == [asked, failed]
+    (racer,) = again.racers()
+    assert (racer.fidelity, racer.nme(1), racer.ms) == (1, 5.0, FOUND.ms)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_same_seed_asks_the_same_however_often_it_is_opened(
+    tmp_path: Path, sampler: str
+) -> None:
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir(), (tmp_path / "c").mkdir()
+    whole = run(tmp_path / "a", 14, sampler=sampler)
+    assert whole == run(tmp_path / "b", 14, reopen=True, sampler=sampler)
+    assert whole != run(tmp_path / "c", 14, sampler=sampler, seed=7)
+    assert len(set(whole)) > 7
+
+
+def test_it_begins_with_the_design(tmp_path: Path) -> None:
+    middle = "drop-block{count=2}", "prune{amount=0.5}"
+    assert run(tmp_path, 4) == ["as it is", *middle, "quantize-int8"]
+
+
+ASK_AND_DIE = """
+import os, sys
+sys.path[:0] = {path!r}
+from tests.unit.exploration.test_study import opened
+from pathlib import Path
+asked = opened(Path({folder!r})).ask()
+print(asked.number, asked.sketch, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_candidate_that_a_killed_process_left_is_taken_up(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[3])
+    script = ASK_AND_DIE.format(path=[root], folder=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=60
+    )
+    assert done.returncode == -9, done.stderr
+    taken = opened(tmp_path).ask()
+    assert done.stdout.strip() == f"{taken.number} {taken.sketch}"
+    assert taken.number == 0
+
+
+def test_a_candidate_that_another_process_works_on_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened(tmp_path).ask()
+    # seen from another process, this one is alive
+    monkeypatch.setattr("lmopt.exploration.study.os.getpid", lambda: 1)
+    assert opened(tmp_path).ask().number == first.number + 1
+
+
+def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with pytest.raises(InputError, match="begun on another"):
+        opened(tmp_path, identity="other")
+
+
+def test_a_database_that_cannot_be_opened_is_named() -> None:
+    with pytest.raises(InputError, match="cannot be opened") as caught:
+        Study("sqlite:////no/such/folder/s.db", "s", SPACE, "i", seed=0, sampler="tpe")
+    assert caught.value.where == "sqlite:////no/such/folder/s.db"
