@@ -329,8 +329,9 @@ class _Explorer:
         return estimate(graph, self.target, threads=self.request.threads).latency_ms
 
     def finals(self) -> tuple[str, ...]:
-        """Returns the pipelines on the front, as far as they are trained."""
+        """Returns the pipelines on the front, as far as they are trained; the baseline for none."""
         racers = [racer for racer in self.study.racers() if racer.fidelity]
         front = Front.of(racers, lambda racer: (racer.nme(racer.fidelity), racer.ms.value))
         findings = self.study.findings()
-        return tuple(findings[racer.number][-1].pipeline for racer in front.points)
+        found = tuple(findings[racer.number][-1].pipeline for racer in front.points)
+        return found or (BASELINE,)
