@@ -89,7 +89,7 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
         listen=listen,
     ) as bench:
         if request.space is None:
-            space = _fitted(space, bench, listen)
+            space = fitted(space, bench, listen)
         study = Study(
             url,
             f"{detector.name} for {target.name}",
@@ -99,7 +99,7 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
             sampler=request.sampler,
         )
         listen(events.Noted(f"searching {space.size:,} candidates with {request.sampler}"))
-        explorer = _Explorer(request, target, space, bench, journal, study, listen)
+        explorer = Explorer(request, target, space, bench, journal, study, listen)
         stopped = explorer.run(lambda: (time.monotonic() - started) / 60.0)
         listen(events.Noted(f"stopped: {stopped}"))
         finals = explorer.finals()
@@ -153,7 +153,7 @@ def space_for(target: Target) -> SearchSpace:
     )
 
 
-def _fitted(space: SearchSpace, bench: Workbench, listen: Listener) -> SearchSpace:
+def fitted(space: SearchSpace, bench: Workbench, listen: Listener = ignore) -> SearchSpace:
     """Returns the space without alternatives that this detector does not take at all."""
 
     def fits(text: str) -> bool:
@@ -174,8 +174,12 @@ def _is_measured(request: SearchRequest, target: Target) -> bool:
     return request.latency == "measure"
 
 
-class _Explorer:
-    """Asks, trains and records until a limit is met; all it knows is in the study."""
+class Explorer:
+    """Asks, trains and records until a limit is met; all it knows is in the study.
+
+    Attributes:
+        baseline: The float file that latencies are relative to.
+    """
 
     def __init__(
         self,
@@ -185,8 +189,13 @@ class _Explorer:
         bench: Workbench,
         journal: Journal,
         study: Study,
-        listen: Listener,
+        listen: Listener = ignore,
     ) -> None:
+        """Makes the baseline.
+
+        Raises:
+            BackendError: The baseline cannot be run.
+        """
         self.request, self.target, self.space = request, target, space
         self.bench, self.journal, self.study, self.listen = bench, journal, study, listen
         self.baseline, _ = obtain(bench, journal, Pipeline.parse(BASELINE))
@@ -194,7 +203,11 @@ class _Explorer:
         self.fidelities = len(space.epochs)
 
     def run(self, minutes: Callable[[], float]) -> str:
-        """Explores, then trains what may be on the front to the end; returns why it stopped."""
+        """Explores, then trains what may be on the front to the end; returns why it stopped.
+
+        Args:
+            minutes: Tells how much of the budget is spent.
+        """
         budget = self.request.budget_minutes
         stopped = self._explore(lambda: minutes() > EXPLORED * budget)
         while minutes() < FINISHED * budget:
