@@ -6,6 +6,7 @@ CATALOG: Mapping[str, str] = {
     "fold-batchnorm": "lmopt_passes.fold_batchnorm:FoldBatchnorm",
     "scale-width": "lmopt_passes.scale_width:ScaleWidth",
     "insert-pool": "lmopt_passes.insert_pool:InsertPool",
+    "resize-input": "lmopt_passes.resize_input:ResizeInput",
     "drop-block": "lmopt_passes.drop_block:DropBlock",
     "prune": "lmopt_passes.prune:Prune",
     "finetune": "lmopt_passes.finetune:Finetune",
