@@ -8,6 +8,7 @@ CATALOG: Mapping[str, str] = {
     "insert-pool": "lmopt_passes.insert_pool:InsertPool",
     "resize-input": "lmopt_passes.resize_input:ResizeInput",
     "drop-block": "lmopt_passes.drop_block:DropBlock",
+    "factorize": "lmopt_passes.factorize:Factorize",
     "prune": "lmopt_passes.prune:Prune",
     "finetune": "lmopt_passes.finetune:Finetune",
     "legalize": "lmopt_passes.legalize:Legalize",

@@ -30,10 +30,10 @@ class ResizeInput(Pass):
 
     The file eats the same crops, so that an app changes nothing, and answers in the same
     coordinates: heatmaps are decoded to shares of their map, and a layer that learned to give
-    pixels gives those of the crop. Layers run on the smaller maps as they are; what read a whole map is
-    fitted to the smaller one (`lmopt.ir.refit`). A normalisation at the beginning of the graph
-    computes on the smaller picture, which is the same: weights of an interpolation sum to 1. A
-    resize at the beginning is replaced.
+    pixels gives those of the crop. Layers run on the smaller maps as they are; what read a whole
+    map is fitted to the smaller one (`lmopt.ir.refit`). A normalisation at the beginning of the
+    graph computes on the smaller picture, which is the same: weights of an interpolation sum to 1.
+    A resize at the beginning is replaced.
 
     Attributes:
         size: Longer side of the smaller picture; the other keeps its ratio to it. Below half of the
