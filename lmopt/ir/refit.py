@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +36,13 @@ _Cut = tuple[tuple[int, int, int], tuple[int, int]]
 
 
 def insert_shrinking(
-    graph: Graph, place: Value, name: str, op: Op, history: str
+    graph: Graph,
+    place: Value,
+    name: str,
+    op: Op,
+    history: str,
+    *,
+    along: Mapping[str, Op] | None = None,
 ) -> tuple[Graph, tuple[str, ...]]:
     """Returns `graph` with `op` between `place` and everything that reads it, and what was fitted.
 
@@ -54,18 +60,27 @@ def insert_shrinking(
         name: Of the new node.
         op: Takes and gives a map of the same channels.
         history: Name of the pass, for the provenance of what changed.
+        along: Ops that take the place of others at the same time, by node.
 
     Raises:
         GraphError: Something behind does not fit; the node is named.
     """
     if not graph.users(place):
         raise GraphError("nothing reads this value", where=str(place))
-    return _Refit(graph, place, name, op, history).run()
+    return _Refit(graph, place, name, op, history, along or {}).run()
 
 
 class _Refit:
-    def __init__(self, graph: Graph, place: Value, name: str, op: Op, history: str) -> None:
-        self.graph, self.place, self.history = graph, place, history
+    def __init__(
+        self,
+        graph: Graph,
+        place: Value,
+        name: str,
+        op: Op,
+        history: str,
+        along: Mapping[str, Op],
+    ) -> None:
+        self.graph, self.place, self.history, self.along = graph, place, history, along
         self.new = Node(name, op, (place,), (), loc=Loc(place.node, (history,)))
         self.notes: list[str] = []
         # By old value: what its readers now see, and the maps a flat vector was made of.
@@ -100,6 +115,10 @@ class _Refit:
     def _fit(self, node: Node) -> Node:
         old = self.graph.input_types(node)
         new = tuple(self.seen[value] for value in node.inputs)
+        if node.name in self.along:
+            op = self.along[node.name]
+            results, loc = _infer(node, op, new), node.loc.via(self.history)
+            return replace(node, op=op, results=results, loc=loc)
         if old == new:
             return node
         if not isinstance(node.op, Concat) and len({t.shape for t in new}) > len(

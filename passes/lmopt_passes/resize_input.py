@@ -12,11 +12,12 @@ from lmopt.ir.ops import (
     AvgPool2D,
     Conv2D,
     DepthwiseConv2D,
-    LandmarkHeatmap,
     MaxPool2D,
+    Op,
     ResizeBilinear,
 )
 from lmopt.ir.refit import insert_shrinking
+from lmopt.ir.resolution import scaled
 from lmopt.ir.size import size_change, strip_weights
 from lmopt.pipeline.base import Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float
@@ -33,7 +34,7 @@ class ResizeInput(Pass):
     pixels gives those of the crop. Layers run on the smaller maps as they are; what read a whole
     map is fitted to the smaller one (`lmopt.ir.refit`). A normalisation at the beginning of the
     graph computes on the smaller picture, which is the same: weights of an interpolation sum to 1.
-    A resize at the beginning is replaced.
+    A resize of that kind at the beginning is replaced.
 
     Attributes:
         size: Longer side of the smaller picture; the other keeps its ratio to it. Below half of the
@@ -53,14 +54,6 @@ class ResizeInput(Pass):
         old = _sides(graph, picture)
         if self.size >= max(old):
             return PassResult(graph, False, (f"it computes on {old[0]}x{old[1]} pixels already",))
-        for node in graph.nodes:
-            if isinstance(node.op, LandmarkHeatmap):
-                raise PassError(
-                    f"{self.name}: it draws {node.op.size[0]}x{node.op.size[1]} pixels, to be "
-                    "joined with the picture, whatever the picture's size",
-                    where=f"%{node.name}",
-                    hint="a cascade of one stage draws no such map",
-                )
         new = _scaled(old, self.size)
         try:
             result, fitted = _resized(graph, picture, new)
@@ -88,21 +81,44 @@ def _picture(graph: Graph, name: str) -> Value:
             where=graph.name,
         )
     users = graph.users(pictures[0])
-    if len(users) == 1 and users[0][0].op.kind == ResizeBilinear.kind:
-        return users[0][0].value
-    return pictures[0]
+    if len(users) != 1 or not isinstance(op := users[0][0].op, ResizeBilinear):
+        return pictures[0]
+    return users[0][0].value if op == ResizeBilinear(op.size) else pictures[0]
 
 
 def _resized(graph: Graph, picture: Value, sides: _Sides) -> tuple[Graph, tuple[str, ...]]:
     stem = graph.inputs[0].name
     name, op = Edit.of(graph).fresh(f"{stem}_resize"), ResizeBilinear(sides)
-    result, notes = insert_shrinking(graph, picture, name, op, ResizeInput.name)
+    along = _drawn(graph, picture, sides)
+    result, notes = insert_shrinking(graph, picture, name, op, ResizeInput.name, along=along)
+    for height, width, node in ((*_sides(result, Value(node)), node) for node in along):
+        notes += (f"%{node} gives {height}x{width}",)
     if picture.node == stem:
         return result, notes
     edit = result.edit()
     edit.set_inputs(name, graph.inputs[0].value)
     edit.prune_dead()
     return edit.done(), notes
+
+
+def _drawn(graph: Graph, picture: Value, sides: _Sides) -> dict[str, Op]:
+    """Returns the ops, for the smaller picture, that draw maps beside it: a cascade's later stages.
+
+    Their maps come from numbers, and stand in the same proportion to the picture as before.
+    """
+    seen, found = {picture}, dict[str, Op]()
+    for node in graph.nodes:
+        if seen.intersection(node.inputs):
+            if node.results[0].rank == 4:
+                seen.add(node.value)
+        elif node.value != picture:
+            try:
+                op = scaled(node.op, *zip(sides, _sides(graph, picture), strict=True))
+            except GraphError as error:
+                raise GraphError(error.what, where=f"%{node.name}") from error
+            if op != node.op:
+                found[node.name] = op
+    return found
 
 
 def _moved(graph: Graph, result: Graph) -> list[str]:

@@ -11,9 +11,12 @@ from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
 from lmopt.ir.ops import (
     Add,
+    Concat,
     Conv2D,
     Dense,
     HeatmapDecode,
+    LandmarkHeatmap,
+    MaxPool2D,
     Mean,
     Mul,
     Reshape,
@@ -23,6 +26,7 @@ from lmopt.ir.types import DType
 from lmopt.pipeline.base import PassContext, PassResult
 from lmopt.pipeline.manager import Pipeline
 from lmopt.runtime.parity import prove
+from lmopt.zoo import dan
 from lmopt_passes.resize_input import ResizeInput
 from tests.support.services import full_context
 
@@ -99,9 +103,22 @@ def test_hrnet_fits_a_multiple_of_its_coarsest_pixel() -> None:
     assert apply(graph, 192).graph.node("heatmaps").results[0].shape == (None, 48, 48, 68)
 
 
-def test_maps_drawn_at_the_size_of_the_picture_are_refused() -> None:
-    with pytest.raises(PassError, match=r"%stage2_heatmap: resize-input: it draws 112x112"):
-        apply(zoo.load("dan2@none").graph, 96)
+def test_maps_drawn_beside_the_picture_shrink_with_it() -> None:
+    graph = dan.build("dan2", 2, 32, folded=True)
+    result = apply(graph, 16)
+    assert result.graph.node("stage2_maps").results[0].shape == (None, 16, 16, 3)
+    assert result.graph.node("stage2_heatmap").op == LandmarkHeatmap((16, 16))
+    assert result.graph.node("stage2_seen_map").results[0].shape == (None, 16, 16, 1)
+    assert {"%stage2_heatmap gives 16x16", "%stage2_seen_resize gives 16x16"} <= set(result.notes)
+    edit = Edit("half")
+    x = edit.input("image", (None, 8, 8, 1))
+    points = edit.add("points", Dense(4), edit.add("flat", Reshape(), x))
+    pool = edit.add("pool", MaxPool2D(), x)
+    both = edit.add("both", Concat(), pool, edit.add("map", LandmarkHeatmap((4, 4)), points))
+    edit.output("y", edit.add("mean", Mean(), both))
+    assert apply(edit.done(), 6).graph.node("both").results[0].shape == (None, 3, 3, 2)
+    with pytest.raises(PassError, match=r"%map: .*side of 4 would become 2\.5"):
+        apply(edit.done(), 5)
 
 
 @pytest.mark.parametrize("head", ["flat", "whole"])
