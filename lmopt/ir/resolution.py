@@ -35,7 +35,7 @@ def at_resolution(graph: Graph, height: int, width: int) -> Graph:
     edit.set_type(pictures[0].value, picture.with_shape((batch, height, width, channels)))
     try:
         for node in graph.nodes:
-            edit.set_op(node.name, _scaled(node.op, (height, old_height), (width, old_width)))
+            edit.set_op(node.name, scaled(node.op, (height, old_height), (width, old_width)))
         return edit.done()
     except GraphError as error:
         raise GraphError(
@@ -45,8 +45,12 @@ def at_resolution(graph: Graph, height: int, width: int) -> Graph:
         ) from error
 
 
-def _scaled(op: Op, heights: tuple[int, int], widths: tuple[int, int]) -> Op:
-    """Returns `op` for maps whose (new, old) heights and widths relate so."""
+def scaled(op: Op, heights: tuple[int, int], widths: tuple[int, int]) -> Op:
+    """Returns `op` for maps whose (new, old) heights and widths relate so.
+
+    Raises:
+        GraphError: A side that the op names would end between two pixels.
+    """
     if not isinstance(op, ResizeBilinear | ResizeNearest | LandmarkHeatmap):
         return op
     sides = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmopt.codegen.tflite import emit, tensor_names
 from lmopt.errors import BackendError
 from lmopt.ir.graph import Graph, Node, Value
-from lmopt.ir.interp import DEFAULT_STEPS, compute, has_arithmetic
+from lmopt.ir.interp import DEFAULT_STEPS, compute, compute_by_default, has_arithmetic
 from lmopt.runtime.runner import Runner, to_model_input
 
 Array = NDArray[Any]
@@ -133,7 +133,8 @@ def _compare(
 ) -> int:
     """Returns how many elements on a grid differ; raises BackendError beyond what is allowed."""
     operands = [seen[value] for value in node.inputs]
-    wanted = compute(node, operands, graph.input_types(node))
+    arithmetic = compute if kernels == "reference" else compute_by_default
+    wanted = arithmetic(node, operands, graph.input_types(node))
     return _require_near(node, seen[node.value], wanted, steps, place, f"{kernels} kernel's")
 
 

@@ -11,8 +11,8 @@ from lmopt.codegen.tflite import emit, tensor_names
 from lmopt.errors import BackendError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Value
-from lmopt.ir.interp import run
-from lmopt.ir.ops import Add, Conv2D, Dense, Mean, Softmax
+from lmopt.ir.interp import compute, compute_by_default, run
+from lmopt.ir.ops import Add, Conv2D, Dense, Mean, ResizeBilinear, Softmax
 from lmopt.ir.types import DType, Quant, ValueRange, Weight
 from lmopt.pipeline.base import QuantScheme
 from lmopt.quant.assign import quantize_graph
@@ -59,6 +59,21 @@ def test_a_file_of_the_graph_passes(storage: DType) -> None:
     assert found.elements == 2 * (72 + 3 * 108 + 3 + 4)
     assert found.rounded < 0.05 * found.elements
     assert "8 nodes equal" in found.note
+
+
+def test_only_the_reference_places_of_a_large_resize_may_drift() -> None:
+    edit = Edit("net")
+    image = edit.input("image", (None, 112, 112, 1))
+    small = edit.add("small", ResizeBilinear((96, 96)), image)
+    edit.output("y", edit.add("mean", Mean(), small))
+    ranges = dict.fromkeys((Value("image"), Value("small"), Value("mean")), ValueRange(0.0, 1.0))
+    graph = quantize_graph(edit.done(), ranges, QuantScheme(DType.I8, per_channel=True))
+    noise = np.random.default_rng(0).integers(2, size=(1, 112, 112, 1)).astype(np.float32)
+    stored = graph.type(Value("small")).quant.quantize(noise, DType.I8)
+    node, types = graph.node("small"), (graph.type(Value("small")),)
+    drift = compute(node, [stored], types).astype(int) - compute_by_default(node, [stored], types)
+    assert np.abs(drift).max() > 5
+    assert prove(graph, emit(graph), {"image": noise}, "net").nodes == 4
 
 
 def test_the_first_op_that_differs_is_named_with_both_values() -> None:
