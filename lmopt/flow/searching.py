@@ -46,7 +46,11 @@ MEASURED_S = 4.0
 """Seconds for a candidate and the baseline at one thread count."""
 STALE = 30
 """Candidates in a row that were asked before: then the space holds no more."""
-SMALLER = ("drop-block{count=1..4}", "prune{amount=0.1..0.9:0.05}")
+SMALLER = (
+    "resize-input{size=64..96:16}",
+    "drop-block{count=1..4}",
+    "prune{amount=0.1..0.9:0.05}",
+)
 """Passes that make a detector smaller, with the numbers that are worth trying."""
 RECOVERY = "finetune{learning-rate=1e-3}"
 
