@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_passes --data FACES/afw FACES/helen FACES/lfpw
 
-Every pass alone behind `fold-batchnorm`, then the same with `finetune`; NME on the validation faces,
+Every pass alone behind `fold-batchnorm`, then with `finetune`; NME on the validation faces,
 all files measured interleaved in one run on this host. What was made is kept: the command goes on
 where it was.
 """
