@@ -7,6 +7,7 @@ CATALOG: Mapping[str, str] = {
     "scale-width": "lmopt_passes.scale_width:ScaleWidth",
     "insert-pool": "lmopt_passes.insert_pool:InsertPool",
     "drop-block": "lmopt_passes.drop_block:DropBlock",
+    "fuse-block": "lmopt_passes.fuse_block:FuseBlock",
     "prune": "lmopt_passes.prune:Prune",
     "finetune": "lmopt_passes.finetune:Finetune",
     "legalize": "lmopt_passes.legalize:Legalize",
