@@ -343,6 +343,12 @@ class PassContext:
         return self._service(Need.CALIBRATOR)  # type: ignore[return-value]
 
     @property
+    def calibrator_if_any(self) -> Calibrator | None:
+        """Returns the calibrator, or None in a run without faces."""
+        self.reads[Need.CALIBRATOR] = self.current(Need.CALIBRATOR)
+        return self.services.get(Need.CALIBRATOR)  # type: ignore[return-value]
+
+    @property
     def scorer(self) -> Scorer:
         """Returns the scorer, or raises PassError."""
         return self._service(Need.SCORER)  # type: ignore[return-value]

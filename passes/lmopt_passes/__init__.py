@@ -8,6 +8,7 @@ CATALOG: Mapping[str, str] = {
     "insert-pool": "lmopt_passes.insert_pool:InsertPool",
     "drop-block": "lmopt_passes.drop_block:DropBlock",
     "fuse-block": "lmopt_passes.fuse_block:FuseBlock",
+    "substitute-activation": "lmopt_passes.substitute_activation:SubstituteActivation",
     "prune": "lmopt_passes.prune:Prune",
     "finetune": "lmopt_passes.finetune:Finetune",
     "legalize": "lmopt_passes.legalize:Legalize",

@@ -17,6 +17,7 @@ from lmopt.ir.ops import (
     DepthwiseConv2D,
     HardSwish,
     LeakyRelu,
+    MaxPool2D,
     Pad,
     PRelu,
     Relu,
@@ -28,6 +29,8 @@ from lmopt.pipeline.base import Calibrator, Moments
 
 DAMPING = 1e-3
 """Part of the mean variance that every operand of a fit is given on top: some never vary."""
+PLACES = 128
+"""Places of each map that a fit draws from, at least, where the map has so many."""
 
 Array = NDArray[np.float64]
 
@@ -208,6 +211,11 @@ def _probe(edit: Edit, graph: Graph, pair: SeparablePair) -> str:
     )
     name = edit.fresh(f"{pair.last.name}_probe")
     both = edit.add(edit.fresh(f"{name}_operand"), Concat(), windows, wanted)
+    height, width = (side or 1 for side in pair.last.results[0].shape[1:3])
+    skip = max(math.isqrt(height * width // PLACES), 1)
+    if skip > 1:  # what is not looked at need not leave the runtime
+        some = MaxPool2D((1, 1), (skip, skip))
+        both = edit.add(edit.fresh(f"{name}_some"), some, both)
     kernel = np.zeros((1, 1, channels * taps + dense.filters, 1), np.float32)
     edit.add(name, Conv2D(1, (1, 1), use_bias=False), both, weights={"kernel": kernel})
     return name
