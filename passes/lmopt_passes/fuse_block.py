@@ -55,7 +55,7 @@ class FuseBlock(Pass):
     by_target: ClassVar[bool] = True
     count: int = 1
     storage: Stored = "int8"
-    faces: int = 200
+    faces: int = 100
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -142,10 +142,15 @@ def _has_batch_norm(graph: Graph) -> bool:
 
 def _note(pair: SeparablePair, made: DenseKernel, harm: float) -> str:
     dense = pair.dense
+    height, width = dense.kernel
+    start = (
+        "multiplied out"
+        if made.explained is None
+        else f"fitted to {made.explained:.1%} of the variance"
+    )
     return (
-        f"%{pair.first.name} and %{pair.last.name} are one dense {dense.kernel[0]}x"
-        f"{dense.kernel[1]} convolution to {dense.filters} channels, which gives "
-        f"{made.explained:.1%} of their variance and alone costs {harm:.3g} points"
+        f"%{pair.first.name} and %{pair.last.name} are one dense {height}x{width} convolution to "
+        f"{dense.filters} channels, {start}; alone it costs {harm:.3g} points"
     )
 
 

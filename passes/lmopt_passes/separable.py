@@ -90,12 +90,12 @@ class DenseKernel:
         kernel: [height, width, in, filters].
         bias: [filters].
         explained: Part of the variance of what the pair gives, before its activation, that the
-            convolution gives too; 1 where it is composed.
+            convolution gives too; None where it is composed.
     """
 
     kernel: Array
     bias: Array
-    explained: float = 1.0
+    explained: float | None = None
 
 
 def separable_pairs(graph: Graph) -> tuple[SeparablePair, ...]:
