@@ -104,33 +104,27 @@ def separable_pairs(graph: Graph) -> tuple[SeparablePair, ...]:
     A depthwise convolution goes with the pointwise one before it, as in Fused-MBConv; one without
     (expansion 1) with the pointwise one behind it.
     """
-    found = [_pair(graph, node) for node in graph.nodes if isinstance(node.op, DepthwiseConv2D)]
-    taken = {pair.last.name for pair in found if pair is not None}
-    for node in graph.nodes:
-        if _is_pointwise(node):
-            pair = _pair(graph, node)
-            found.append(pair if pair is not None and pair.first.name not in taken else None)
+    deep = [_pair(graph, node) for node in graph.nodes if isinstance(node.op, DepthwiseConv2D)]
+    flat = [_pair(graph, node) for node in graph.nodes if _is_pointwise(node)]
+    taken = {pair.last.name for pair in deep if pair is not None}
+    pairs = [pair for pair in (*deep, *flat) if pair is not None and pair.first.name not in taken]
     order = {node.name: position for position, node in enumerate(graph.nodes)}
-    pairs = [pair for pair in found if pair is not None]
     return tuple(sorted(pairs, key=lambda pair: order[pair.last.name]))
 
 
 def _pair(graph: Graph, last: Node) -> SeparablePair | None:
     """Returns the pair that ends in a convolution, if one does."""
+    deep = isinstance(last.op, DepthwiseConv2D)
+    passing = (*_ACTIVATIONS, Pad) if deep else _ACTIVATIONS
     between: list[Node] = []
     value = last.inputs[0]
     while len(graph.users(value)) == 1 and not graph.is_output(value):
         node = graph.producer(value)
-        if isinstance(node.op, _ACTIVATIONS) or (
-            isinstance(node.op, Pad) and isinstance(last.op, DepthwiseConv2D)
-        ):
-            between.insert(0, node)
-            value = node.inputs[0]
-            continue
-        deep = isinstance(node.op, DepthwiseConv2D)
-        if _is_pointwise(node) if isinstance(last.op, DepthwiseConv2D) else deep:
-            return SeparablePair(node, tuple(between), last)
-        break
+        if not isinstance(node.op, passing):
+            fits = _is_pointwise(node) if deep else isinstance(node.op, DepthwiseConv2D)
+            return SeparablePair(node, tuple(between), last) if fits else None
+        between.insert(0, node)
+        value = node.inputs[0]
     return None
 
 
