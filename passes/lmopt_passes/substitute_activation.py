@@ -77,12 +77,12 @@ class SubstituteActivation(Pass):
             )
         if self.old != AUTO:
             return self._replaced(graph, ctx, {self.old: self._cheapest(self.old)})
-        alone = {node.op.kind for node in graph.nodes}
-        if ctx.target is not None:
-            known = ctx.engine.supported_ops
-            lacking = [kind for kind in present if kind in alone - known]
+        engine = ctx.engine_if_any
+        if engine is not None:
+            alone = {node.op.kind for node in graph.nodes}
+            lacking = [kind for kind in present if kind in alone - engine.supported_ops]
             if lacking:
-                return self._legal(graph, ctx, lacking, known)
+                return self._legal(graph, ctx, lacking, engine.supported_ops)
         return self._faster(graph, ctx, present)
 
     def _legal(
