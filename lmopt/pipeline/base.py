@@ -272,6 +272,8 @@ TUTOR = "tutor"
 """What a pass reads that distills, beside the seed and the services."""
 ENGINE = "engine"
 """What a pass reads that fits a graph to the target's engine."""
+ABSENT = "absent"
+"""What a pass read that asked for something this run does not have, and did without."""
 
 
 @dataclass
@@ -302,10 +304,11 @@ class PassContext:
         if key == TUTOR:
             return "" if self.tutor is None else f"{self.tutor[0].digest()} {self.tutor[1]!r}"
         if key == ENGINE:
-            return "" if self.target is None else " ".join(sorted(self.target.supported_ops))
+            return ABSENT if self.target is None else " ".join(sorted(self.target.supported_ops))
         if key == Need.CONTRACT:
             return "" if self.contract is None else repr(self.contract)
-        return str(getattr(self.services.get(Need(key)), "digest", ""))
+        service = self.services.get(Need(key))
+        return ABSENT if service is None else str(getattr(service, "digest", ""))
 
     def rng(self, tag: str) -> np.random.Generator:
         """Returns a generator that depends on the seed and `tag` alone."""
@@ -325,6 +328,12 @@ class PassContext:
         self.reads[ENGINE] = self.current(ENGINE)
         return self.target
 
+    @property
+    def engine_if_any(self) -> Target | None:
+        """Returns the target for its engine's ops, or None in a run without a target."""
+        self.reads[ENGINE] = self.current(ENGINE)
+        return self.target
+
     def _service(self, need: Need) -> object:
         service = self.services.get(need)
         if service is None:
@@ -341,6 +350,12 @@ class PassContext:
     def calibrator(self) -> Calibrator:
         """Returns the calibrator, or raises PassError."""
         return self._service(Need.CALIBRATOR)  # type: ignore[return-value]
+
+    @property
+    def calibrator_if_any(self) -> Calibrator | None:
+        """Returns the calibrator, or None in a run without faces."""
+        self.reads[Need.CALIBRATOR] = self.current(Need.CALIBRATOR)
+        return self.services.get(Need.CALIBRATOR)  # type: ignore[return-value]
 
     @property
     def scorer(self) -> Scorer:

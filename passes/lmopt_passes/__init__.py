@@ -9,6 +9,8 @@ CATALOG: Mapping[str, str] = {
     "resize-input": "lmopt_passes.resize_input:ResizeInput",
     "drop-block": "lmopt_passes.drop_block:DropBlock",
     "factorize": "lmopt_passes.factorize:Factorize",
+    "fuse-block": "lmopt_passes.fuse_block:FuseBlock",
+    "substitute-activation": "lmopt_passes.substitute_activation:SubstituteActivation",
     "prune": "lmopt_passes.prune:Prune",
     "finetune": "lmopt_passes.finetune:Finetune",
     "legalize": "lmopt_passes.legalize:Legalize",

@@ -48,9 +48,9 @@ class FoldBatchnorm(Pass):
             if not isinstance(node.op, BatchNorm | Relu | Relu6):
                 continue
             before = edit.node(edit.node(node.name).inputs[0].node)
-            reason = _obstacle(edit, before, node)
+            reason = obstacle(edit, before, node)
             if reason is None:
-                _absorb(edit, before, node)
+                absorb(edit, before, node)
                 changes += 1
             elif isinstance(node.op, BatchNorm):
                 kept.append(f"batch norm '%{node.name}' stays: {reason}")
@@ -59,7 +59,7 @@ class FoldBatchnorm(Pass):
         return PassResult(edit.done(), True, tuple(kept))
 
 
-def _obstacle(edit: Edit, before: Node, node: Node) -> str | None:
+def obstacle(edit: Edit, before: Node, node: Node) -> str | None:
     """Returns why `node` cannot become part of the node before it, or None when it can."""
     allowed = Kernel if isinstance(node.op, BatchNorm) else Activated
     if not isinstance(before.op, allowed):
@@ -73,7 +73,8 @@ def _obstacle(edit: Edit, before: Node, node: Node) -> str | None:
     return None
 
 
-def _absorb(edit: Edit, before: Node, node: Node) -> None:
+def absorb(edit: Edit, before: Node, node: Node) -> None:
+    """Makes `node` part of the node before it, where there is no `obstacle`."""
     if isinstance(node.op, BatchNorm):
         op = cast(Kernel, before.op)
         edit.set_op(before.name, replace(op, use_bias=True))

@@ -9,23 +9,20 @@ from typing import ClassVar
 import numpy as np
 
 from lmopt.ir.edit import Edit
-from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.graph import Graph, Node
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
-    Add,
     AvgPool2D,
     BatchNorm,
-    Constant,
     DepthwiseConv2D,
     HardSwish,
     LeakyRelu,
     Mean,
-    Mul,
-    PRelu,
     Reshape,
 )
 from lmopt.ir.types import DType, TensorType, Weight
 from lmopt.pipeline.base import Pass, PassContext, PassResult, Preserves
+from lmopt_passes.activation import hard_swish_as_product, leaky_as_prelu
 
 
 @dataclass(frozen=True)
@@ -106,40 +103,10 @@ def _convolved(edit: Edit, graph: Graph, node: Node) -> bool:
     return True
 
 
-def _with_slopes(edit: Edit, graph: Graph, node: Node) -> bool:
-    """Makes a leaky relu a prelu whose slopes are all the same."""
-    assert isinstance(node.op, LeakyRelu)
-    channels = graph.type(node.inputs[0]).shape[-1]
-    if channels is None:
-        return False
-    edit.set_op(node.name, PRelu())
-    edit.set_weights(node.name, alpha=np.full(channels, node.op.alpha, np.float32))
-    return True
-
-
-def _multiplied(edit: Edit, graph: Graph, node: Node) -> bool:
-    """Makes a hard swish `relu6(x + 3) * x / 6`."""
-    operand = node.inputs[0]
-
-    def constant(stem: str, value: float) -> Value:
-        array = np.array([value], np.float32)
-        name = edit.fresh(f"{node.name}_{stem}")
-        return edit.add(name, Constant((1,)), weights={"value": array}, loc=node.loc)
-
-    def step(stem: str, op: Op, *operands: Value) -> Value:
-        return edit.add(edit.fresh(f"{node.name}_{stem}"), op, *operands, loc=node.loc)
-
-    gate = step("gate", Add("relu6"), operand, constant("three", 3.0))
-    scaled = step("scaled", Mul(), gate, constant("sixth", 1 / 6))
-    edit.set_op(node.name, Mul())
-    edit.set_inputs(node.name, scaled, operand)
-    return True
-
-
 _REWRITES: Mapping[type[Op], tuple[Callable[[Edit, Graph, Node], bool], frozenset[str]]] = {
     Mean: (_pooled, frozenset({"avg_pool2d"})),
     BatchNorm: (_convolved, frozenset({"depthwise_conv2d"})),
-    LeakyRelu: (_with_slopes, frozenset({"prelu"})),
-    HardSwish: (_multiplied, frozenset({"add", "mul"})),
+    LeakyRelu: (leaky_as_prelu, frozenset({"prelu"})),
+    HardSwish: (hard_swish_as_product, frozenset({"add", "mul"})),
 }
 """What says the same as an op, and the ops it takes."""

@@ -63,6 +63,17 @@ class Fit(Pass):
         return PassResult(graph, False, (str(len(ctx.engine.supported_ops)),))
 
 
+@dataclass(frozen=True)
+class Ask(Pass):
+    """Reads what the run may have or not and changes nothing."""
+
+    name: ClassVar[str] = "ask"
+
+    def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
+        found = (ctx.cost_if_any, ctx.calibrator_if_any, ctx.engine_if_any)
+        return PassResult(graph, False, (str([item is not None for item in found]),))
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> PipelineCache:
     return PipelineCache(tmp_path / "cache")
@@ -93,6 +104,18 @@ def test_a_second_run_takes_the_stored_result_and_does_no_work(cache: PipelineCa
     assert [s.changed for s in second.steps] == [True, False]
     assert ctx.services[Need.TRAINER].calls == 0
     assert ctx.reads == {"seed": "0", "trainer": "faces-1", "contract": repr(CONTRACT)}
+
+
+@pytest.mark.parametrize("need", [Need.COST, Need.CALIBRATOR, None])
+def test_what_a_pass_found_missing_must_be_missing_again(cache: PipelineCache, need: Need | None):
+    assert cached(run(cache, Ask())) == [False]
+    assert cached(run(cache, Ask())) == [True]
+    ctx = context()
+    if need is None:
+        ctx.target = load_target("velvet-gpu")
+    else:
+        ctx.services = {need: NudgingTrainer()}
+    assert cached(run(cache, Ask(), ctx=ctx)) == [False]
 
 
 def test_pipelines_that_begin_alike_share_the_beginning(cache: PipelineCache):
