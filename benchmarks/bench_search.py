@@ -149,6 +149,8 @@ def by_sampler(start: Start, out: Path, sampler: Sampler, seed: int) -> None:
         base, _ = obtain(bench, Journal(out), Pipeline.parse(BASELINE))
         while minutes() < start.minutes:
             asked = study.ask()
+            if asked is None:
+                return
             text = str(Pipeline.parse(f"{BASELINE},{asked.sketch.before},{start.recovery}"))
             if not asked.sketch.before:
                 text = f"{BASELINE},{start.recovery}"

@@ -18,6 +18,8 @@ from lmopt.exploration.space import SearchSpace, Sketch
 
 Sampler = Literal["tpe", "nsga2", "random"]
 SAMPLERS: tuple[Sampler, ...] = ("tpe", "nsga2", "random")
+STALE = 30
+"""Proposals in a row that were made before: then the space holds no more."""
 _WORKER, _BEFORE, _AFTER = "worker", "before", "after"
 
 
@@ -150,13 +152,33 @@ class Study:
             )
         self._optuna = optuna
 
-    def ask(self) -> Asked:
-        """Returns a candidate that a dead process left, or else a new one."""
+    def ask(self) -> Asked | None:
+        """Returns a candidate that a dead process left, or else a new one; None when all were had.
+
+        What the sampler proposes again is answered as it was before.
+        """
         for trial in self._trials("RUNNING"):
             if not _is_alive(trial.user_attrs.get(_WORKER)):
                 return self._take(self._optuna.trial.Trial(self._study, trial._trial_id))
-        self._study.sampler = self._make_sampler(self._seed + len(self._study.get_trials(False)))
-        return self._take(self._study.ask())
+        for _ in range(STALE):
+            count = len(self._study.get_trials(deepcopy=False))
+            self._study.sampler = self._make_sampler(self._seed + count)
+            asked = self._take(self._study.ask())
+            earlier = next(a.number for a in self._drawn() if a.sketch == asked.sketch)
+            if earlier == asked.number:
+                return asked
+            self._repeat(asked.number, earlier)
+        return None
+
+    def _repeat(self, number: int, earlier: int) -> None:
+        trial = self._study.get_trials(deepcopy=False)[earlier]
+        complete = trial.state == self._optuna.trial.TrialState.COMPLETE
+        self._study.set_user_attr(f"repeat {number}", earlier)
+        if complete:
+            self._study.tell(number, trial.values, skip_if_finished=True)
+        else:
+            state = self._optuna.trial.TrialState.FAIL
+            self._study.tell(number, state=state, skip_if_finished=True)
 
     def _take(self, trial: Any) -> Asked:
         trial.set_user_attr(_WORKER, _this_process())
@@ -190,7 +212,11 @@ class Study:
 
     @property
     def asked(self) -> tuple[Asked, ...]:
-        """Returns every candidate that was drawn."""
+        """Returns every candidate, each once."""
+        attributes = self._study.user_attrs
+        return tuple(a for a in self._drawn() if f"repeat {a.number}" not in attributes)
+
+    def _drawn(self) -> tuple[Asked, ...]:
         return tuple(
             Asked(t.number, Sketch(t.user_attrs[_BEFORE], t.user_attrs[_AFTER]))
             for t in self._study.get_trials(deepcopy=False)
@@ -200,7 +226,8 @@ class Study:
     @property
     def told(self) -> int:
         """Returns how many candidates are through their first training, or failed before."""
-        return len(self._trials("COMPLETE", "FAIL"))
+        finished = {trial.number for trial in self._trials("COMPLETE", "FAIL")}
+        return sum(asked.number in finished for asked in self.asked)
 
     def findings(self) -> dict[int, tuple[Finding, ...]]:
         """Returns what is known of each candidate, by fidelity from 0 on."""

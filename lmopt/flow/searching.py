@@ -44,8 +44,6 @@ FINISHED = 0.9
 """Part of the budget after which no training is begun: the rest measures and scores the front."""
 MEASURED_S = 4.0
 """Seconds for a candidate and the baseline at one thread count."""
-STALE = 30
-"""Candidates in a row that were asked before: then the space holds no more."""
 SMALLER = (
     "resize-input{size=64..96:16}",
     "drop-block{count=1..4}",
@@ -222,7 +220,6 @@ class Explorer:
         return f"{stopped}; not all of the front is trained to the end: give a larger --budget"
 
     def _explore(self, is_late: Callable[[], bool]) -> str:
-        stale = 0
         while not is_late():
             if racing.has_settled([volume.value for volume in self.study.volumes()]):
                 return "the front has stood still"
@@ -233,24 +230,10 @@ class Explorer:
             if self.request.trials is not None and self.study.told >= self.request.trials:
                 return f"{self.study.told} candidates were tried"
             asked = self.study.ask()
-            earlier = next((a for a in self.study.asked if a.sketch == asked.sketch), asked)
-            if earlier.number < asked.number:
-                self._repeat(asked.number, earlier.number)
-                stale += 1
-                if stale == STALE:
-                    return "the space holds no more"
-                continue
-            stale = 0
+            if asked is None:
+                return "the space holds no more"
             self._begin(asked)
         return "the time for new candidates is over"
-
-    def _repeat(self, number: int, earlier: int) -> None:
-        """Answers what was asked before."""
-        known = self.study.findings().get(earlier, ())
-        if len(known) > 1:
-            self.study.tell(number, known[1].nme_percent, known[0].ms.value)
-        else:
-            self.study.fail(number, f"as #{earlier}")
 
     def _begin(self, asked: Asked) -> None:
         """Makes a new candidate without training, then trains it a little if it is worth it."""
