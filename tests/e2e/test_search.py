@@ -1,8 +1,9 @@
-"""A search from end to end: killed in the middle it goes on, and finds what it would have found."""
+"""Searches with real training: killed in the middle they go on, and find what they would have."""
 
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,15 +13,23 @@ import pytest
 
 import lmopt
 from lmopt.errors import SearchError, UsageError
+from lmopt.exploration.space import SearchSpace, load_space
+from lmopt.exploration.study import Study, Tried
+from lmopt.flow.journal import Journal
+from lmopt.flow.request import SearchRequest
+from lmopt.flow.searching import Explorer
+from lmopt.flow.sources import load, load_faces
+from lmopt.flow.workbench import Workbench
+from lmopt.target.catalog import load_target
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SPACE = """
-before = [["prune{amount=0.3..0.7:0.2}"]]
-recovery = "finetune{learning-rate=1e-4}"
-epochs = [0.5, 0.5]
-after = [["", "quantize-uint8{faces=24}"]]
-"""
+ROOT = Path(__file__).parents[2]
+SPACE = SearchSpace(
+    before=(("prune{amount=0.3..0.7:0.2}",),),
+    recovery="finetune{learning-rate=1e-4}",
+    epochs=(0.5, 0.5),
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +41,20 @@ def faces(tmp_path_factory) -> Path:
     return dataset.faces[0].image.parent.parent
 
 
-def command(faces: Path, out: Path, *more: str) -> list[str]:
-    space = out.with_suffix(".toml")
-    space.write_text(SPACE)
-    program = str(Path(sys.executable).with_name("lmopt"))
-    call = [program, "search", "pfld-0.25@synthetic", "--target", "velvet-apu"]
-    call += ["--data", str(faces), "--space", str(space), "--out", str(out)]
-    return [*call, "--trials", "3", "--latency", "estimate", "--json", *more]
+def explore(faces: Path, out: Path) -> tuple[tuple[Tried, ...], int]:
+    """Returns everything a search of two candidates tried, and how many results it had."""
+    detector, target = load("pfld-0.25@synthetic"), load_target("velvet-apu")
+    request = SearchRequest(target="velvet-apu", trials=2, latency="estimate")
+    journal = Journal(out)
+    study = Study(f"sqlite:///{out / 'study.db'}", "s", SPACE, "i", seed=0, sampler="tpe")
+    data = load_faces((faces,), detector.require_contract())
+    with Workbench(detector, data, target, cache=journal.cache) as bench:
+        Explorer(request, target, SPACE, bench, journal, study).run(lambda: 0.0)
+    return study.tried(), len(study.volumes())
 
 
 def findings(out: Path) -> int:
     """Returns how many findings are in a study that another process may be writing."""
-    import sqlite3
-
     try:
         with sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True) as database:
             rows = database.execute("select key from study_user_attributes").fetchall()
@@ -53,74 +63,69 @@ def findings(out: Path) -> int:
     return sum(key.startswith("found ") for (key,) in rows)
 
 
-@pytest.fixture(scope="module")
-def killed_and_resumed(faces, tmp_path_factory) -> tuple[int, dict]:
-    out = tmp_path_factory.mktemp("searches") / "killed"
-    first = subprocess.Popen(
-        command(faces, out),
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
+def test_a_killed_search_ends_where_an_undisturbed_one_ends(faces, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    script = "import sys; from pathlib import Path; from tests.e2e.test_search import explore\n"
+    script += "explore(*map(Path, sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(faces), str(killed)], cwd=ROOT, start_new_session=True
     )
-    while findings(out) < 3 and first.poll() is None:
+    while findings(killed) < 2 and process.poll() is None:
         time.sleep(0.05)
-    assert first.poll() is None, "it ended before it could be killed"
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    kept = findings(out)
-    done = subprocess.run(command(faces, out, "--resume"), capture_output=True, text=True)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert findings(killed) >= 2
+
+    resumed, results = explore(faces, killed)
+    undisturbed, as_many = explore(faces, whole)
+    assert len(resumed) == 2
+    assert resumed == undisturbed  # pipelines, files, errors of every face, latencies
+    lengths = [len(tried.findings) for tried in resumed]
+    assert max(lengths) == 3 and results == as_many == sum(lengths) - 2  # nothing made twice
+
+
+def test_the_command_ships_files_that_score_as_it_says(faces, tmp_path):
+    space, out = tmp_path / "space.toml", tmp_path / "out"
+    space.write_text(
+        'before = [["prune{amount=0.3..0.7:0.2}"]]\nepochs = [0.5]\n'
+        'recovery = "finetune{learning-rate=1e-4}"\nafter = [["quantize-uint8{faces=24}"]]\n'
+    )
+    call = [str(Path(sys.executable).with_name("lmopt")), "search", "pfld-0.25@synthetic"]
+    call += ["--target", "velvet-apu", "--data", str(faces), "--space", str(space)]
+    call += ["--out", str(out), "--trials", "1", "--latency", "estimate", "--json"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    return kept, json.loads(done.stdout)
-
-
-def test_a_killed_search_goes_on_and_repeats_nothing(killed_and_resumed):
-    kept, document = killed_and_resumed
-    tried = document["search"]["candidates"]
-    assert [row["number"] for row in tried] == [0, 1, 2]
-    found = [len(row["val_nme_percent"]) for row in tried]
-    assert kept >= 3 and min(found) == 2 and max(found) == 3  # one of three goes on to the end
-    # one result after every training, none twice
-    assert len(document["search"]["hypervolume"]) == sum(found) - len(found)
-
-
-def test_its_front_is_real_files_scored_on_the_test_faces(killed_and_resumed, faces):
-    _, document = killed_and_resumed
-    assert document["front"]
-    for point in document["front"]:
-        score = lmopt.evaluate(Path(point["model"]), faces)
-        assert score.nme_percent == pytest.approx(point["nme_percent"], abs=1e-9)
+    document = json.loads(done.stdout)
+    (tried,) = document["search"]["candidates"]
+    assert tried["sketch"] == "prune{amount=0.5},quantize-uint8{faces=24}"
+    assert len(tried["val_nme_percent"]) == 2 and tried["relative_latency"]["value"] < 1
+    shipped = [p for p in document["front"] if p["digest"] == tried["digest"]]
+    assert [p["val_nme_percent"] for p in shipped] == tried["val_nme_percent"][1:]
+    score = lmopt.evaluate(Path(shipped[0]["model"]), faces)
+    assert score.nme_percent == pytest.approx(shipped[0]["nme_percent"], abs=1e-9)
     for name in ("search.json", "search.png", "front.json", "report.html"):
-        assert Path(document["environment"]["out"], name).stat().st_size > 1000
-
-
-def test_it_ends_where_an_undisturbed_one_ends(killed_and_resumed, faces, tmp_path):
-    _, document = killed_and_resumed
-    whole = subprocess.run(command(faces, tmp_path / "whole"), capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
-    undisturbed = json.loads(whole.stdout)["search"]
-    for one, other in zip(undisturbed["candidates"], document["search"]["candidates"], strict=True):
-        assert one["pipeline"] == other["pipeline"]
-        assert one["digest"] == other["digest"]
-        assert one["val_nme_percent"] == other["val_nme_percent"]
+        assert (out / name).stat().st_size > 1000
+    assert load_space(space).to_toml() == document["search"]["space"]
 
 
 def test_nothing_to_resume_is_said_before_any_work(faces, tmp_path):
-    request = lmopt.SearchRequest(target="velvet-apu", data=(faces,), resume=True, out=tmp_path)
+    request = SearchRequest(target="velvet-apu", data=(faces,), resume=True, out=tmp_path)
     with pytest.raises(UsageError, match="no study to resume"):
         lmopt.search(request)
 
 
 def test_limits_no_candidate_can_meet_are_named(faces, tmp_path):
     space = tmp_path / "space.toml"
-    space.write_text('before = [["prune{amount=0.3..0.5:0.1}"]]\nepochs = [0.25]\n')
-    request = lmopt.SearchRequest(
+    space.write_text('before = [["prune{amount=0.3..0.5:0.2}"]]\nepochs = [0.5]\n')
+    request = SearchRequest(
         target="velvet-apu",
         detector="pfld-0.25@synthetic",
         data=(faces,),
         space=space,
-        trials=3,
+        trials=2,
         max_latency_ms=0.01,
         out=tmp_path / "out",
     )
-    with pytest.raises(SearchError, match=r"0\.01"):
+    with pytest.raises(SearchError, match=r"allowed 0\.01"):
         lmopt.search(request)
