@@ -270,6 +270,8 @@ class CostModel(Protocol):
 
 TUTOR = "tutor"
 """What a pass reads that distills, beside the seed and the services."""
+ABSENT = "absent"
+"""What a pass reads that asks for a service which the run may lack."""
 ENGINE = "engine"
 """What a pass reads that fits a graph to the target's engine."""
 
@@ -305,7 +307,8 @@ class PassContext:
             return "" if self.target is None else " ".join(sorted(self.target.supported_ops))
         if key == Need.CONTRACT:
             return "" if self.contract is None else repr(self.contract)
-        return str(getattr(self.services.get(Need(key)), "digest", ""))
+        service = self.services.get(Need(key))
+        return ABSENT if service is None else str(getattr(service, "digest", ""))
 
     def rng(self, tag: str) -> np.random.Generator:
         """Returns a generator that depends on the seed and `tag` alone."""
@@ -341,6 +344,12 @@ class PassContext:
     def calibrator(self) -> Calibrator:
         """Returns the calibrator, or raises PassError."""
         return self._service(Need.CALIBRATOR)  # type: ignore[return-value]
+
+    @property
+    def calibrator_if_any(self) -> Calibrator | None:
+        """Returns the calibrator, or None in a run without faces."""
+        self.reads[Need.CALIBRATOR] = self.current(Need.CALIBRATOR)
+        return self.services.get(Need.CALIBRATOR)  # type: ignore[return-value]
 
     @property
     def scorer(self) -> Scorer:
@@ -417,7 +426,8 @@ class Pass(ABC):
         needs: Services it cannot work without whatever its options are (see `required`).
         preserves: VALUES passes are checked by `--verify-each` to `tolerance`.
         tolerance: Largest allowed difference, relative to the output's largest magnitude.
-        by_target: Whether what it makes depends on the target's engine or on its times.
+        by_target: Whether what it makes depends on the target's engine or on its times, whatever
+            its options are (see `follows_target`).
     """
 
     name: ClassVar[str]
@@ -429,6 +439,10 @@ class Pass(ABC):
     def required(self) -> frozenset[Need]:
         """Returns the services this pass needs with its present options."""
         return self.needs
+
+    def follows_target(self) -> bool:
+        """Returns whether what it makes with its present options depends on the target."""
+        return self.by_target
 
     @abstractmethod
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
