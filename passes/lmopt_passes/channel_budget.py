@@ -98,8 +98,9 @@ class Budget:
 
     def _order(self, importance: Sequence[Array], keep: Keep) -> NDArray[np.int64]:
         """Returns (group index, position) of every channel, least important for its cost first."""
+        present = self.cost(keep)
         scores = [
-            norms / math.sqrt(self._saved(group, keep))
+            norms / math.sqrt(self._saved(group, keep, present))
             for group, norms in zip(self.groups, importance, strict=True)
         ]
         places = np.concatenate([self._places(index) for index in range(len(self.groups))])
@@ -109,15 +110,14 @@ class Budget:
         size = self.groups[index].size
         return np.stack([np.full(size, index), np.arange(size)], axis=1)
 
-    def _saved(self, group: ChannelGroup, keep: Keep) -> float:
+    def _saved(self, group: ChannelGroup, keep: Keep, present: float) -> float:
         """Returns what one channel of a group costs, at the present width of all groups."""
         size, step = len(keep.get(group.id, group.channels)), self.price.step
-        low = size - step if size > step else size
-        high = low + step
-        if high > group.size:  # all its channels are needed
+        other = size - step if size > step else size + step
+        if other > group.size:  # all its channels are needed
             return self.price.least
-        few, many = (self.cost({**keep, group.id: range(count)}) for count in (low, high))
-        return max((many - few) / step, self.price.least)
+        change = self.cost({**keep, group.id: range(other)}) - present
+        return max(change / (other - size), self.price.least)
 
     def _keep(self, order: NDArray[np.int64], removed: int) -> dict[str, list[int]]:
         keep: dict[str, list[int]] = {}

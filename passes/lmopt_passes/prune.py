@@ -181,10 +181,10 @@ class Prune(Pass):
         changed = [reader for reader in readers if not alive[reader.rows].all()]
         large = [reader for reader in changed if reader.covariance.ndim == 1]
         if not self.reconstruct:
-            return f"biases of {len(changed)} kernels stand for the means of what they read"
-        note = f"{len(changed) - len(large)} kernels re-fitted on {self.faces} faces"
+            return f"kernels whose biases stand for means of what went: {len(changed)}"
+        fitted = f"kernels re-fitted on up to {self.faces} faces: {len(changed) - len(large)}"
         names = ", ".join(f"%{reader.node.name}" for reader in large)
-        return f"{note}; too large for that: {names}" if large else note
+        return f"{fitted}; too large for that: {names}" if large else fitted
 
 
 def _zero_share(graph: Graph) -> float:
