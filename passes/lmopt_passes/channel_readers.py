@@ -116,6 +116,11 @@ def find_readers(
     )
 
 
+def shares_of(group: ChannelGroup, readers: Sequence[Reader]) -> Array:
+    """Returns the shares of each channel of a group, summed over all that reads it."""
+    return np.sum([np.zeros(group.size), *(reader.shares(group) for reader in readers)], axis=0)
+
+
 def made_up(small: Graph, readers: Sequence[Reader], alive: Mask, *, kernels: bool) -> Graph:
     """Returns a graph without some channels in which biases stand for the means of those.
 
@@ -180,6 +185,8 @@ def _moments(
     graph: Graph, nodes: Sequence[Node], calibrator: Calibrator, faces: int
 ) -> dict[str, tuple[Array, Array]]:
     """Returns mean and covariance of operands; those of a transposed kernel are single pixels."""
+    if not nodes:
+        return {}
     edit, place = graph.edit(), dict[str, str]()
     for node in nodes:
         place[node.name] = node.name

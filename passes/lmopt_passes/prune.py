@@ -25,7 +25,7 @@ from lmopt.pipeline.base import (
 )
 from lmopt.pipeline.precondition import require_float, require_weights
 from lmopt_passes.channel_budget import Budget, Price
-from lmopt_passes.channel_readers import Reader, find_readers, made_up
+from lmopt_passes.channel_readers import Reader, find_readers, made_up, shares_of
 
 ROUNDS = 4
 """How often the times of channels are found anew on the way to a latency."""
@@ -141,7 +141,7 @@ class Prune(Pass):
         notes = [f"{gone} of {total} channels removed; {size_change(graph, result)}"]
         if self.by == "latency":
             notes.append(f"estimated {price.shown(whole)} -> {price.shown(price.of(result))}")
-        if readers:
+        if readers is not None:
             alive = living(channels, keep)
             result = made_up(result, readers, alive, kernels=self.reconstruct)
             notes.append(self._made_up_note(readers, alive))
@@ -157,12 +157,15 @@ class Prune(Pass):
     def _wants_faces(self) -> bool:
         return self.importance != "magnitude" or self.reconstruct
 
-    def _readers(self, graph: Graph, channels: ChannelMap, ctx: PassContext) -> tuple[Reader, ...]:
+    def _readers(
+        self, graph: Graph, channels: ChannelMap, ctx: PassContext
+    ) -> tuple[Reader, ...] | None:
+        """Returns what reads channels, on faces; None without faces or where none are wanted."""
         if not self._wants_faces:
-            return ()
+            return None
         calibrator = ctx.calibrator if self.importance == "activation" else ctx.calibrator_if_any
         if calibrator is None:
-            return ()
+            return None
         return find_readers(graph, channels, calibrator, faces=self.faces)
 
     def _importance(
@@ -170,10 +173,10 @@ class Prune(Pass):
         graph: Graph,
         channels: ChannelMap,
         groups: Sequence[ChannelGroup],
-        readers: Sequence[Reader],
+        readers: Sequence[Reader] | None,
     ) -> list[NDArray[np.float64]]:
-        if readers and self.importance != "magnitude":
-            return [np.sqrt(sum(reader.shares(group) for reader in readers)) for group in groups]
+        if readers is not None and self.importance != "magnitude":
+            return [np.sqrt(shares_of(group, readers)) for group in groups]
         norms = [channel_importance(graph, channels, group) for group in groups]
         return [each / max(float(each.mean()), np.finfo(float).tiny) for each in norms]
 
