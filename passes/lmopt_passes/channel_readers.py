@@ -118,7 +118,7 @@ def find_readers(
 
 def shares_of(group: ChannelGroup, readers: Sequence[Reader]) -> Array:
     """Returns the shares of each channel of a group, summed over all that reads it."""
-    return np.sum([np.zeros(group.size), *(reader.shares(group) for reader in readers)], axis=0)
+    return sum((reader.shares(group) for reader in readers), np.zeros(group.size))
 
 
 def made_up(small: Graph, readers: Sequence[Reader], alive: Mask, *, kernels: bool) -> Graph:
