@@ -14,8 +14,6 @@ from lmopt.pipeline.base import Moments
 
 POSITIONS = 64
 """Places of each map that are looked at, at most."""
-ROWS = 1024
-"""Rows that are multiplied at a time, about: few would take longer to add up than to multiply."""
 
 
 def moments_of(
@@ -36,30 +34,33 @@ def moments_of(
 
 
 class _Sums:
-    """Running sums over rows of [slices, rows, taps]."""
+    """Running sums over rows of [slices, rows, taps].
+
+    Rows wait until they are as many as taps: adding a large matrix takes longer than finding it.
+    """
 
     def __init__(self) -> None:
         self._count = 0
+        self._waiting: list[NDArray[np.float64]] = []
         self._first: NDArray[np.float64] = np.zeros(())
         self._second: NDArray[np.float64] = np.zeros(())
-        self._waiting: list[NDArray[np.float64]] = []
 
     def add(self, rows: NDArray[np.float64]) -> None:
         self._waiting.append(rows)
-        if sum(part.shape[1] for part in self._waiting) >= ROWS:
-            self._sum_up()
+        if sum(each.shape[1] for each in self._waiting) >= rows.shape[2]:
+            self._flush()
 
-    def _sum_up(self) -> None:
-        rows = np.concatenate(self._waiting, axis=1)
-        self._waiting.clear()
-        self._count += rows.shape[1]
-        self._first = self._first + rows.sum(axis=1)
-        self._second = self._second + rows.swapaxes(1, 2) @ rows
+    def _flush(self) -> None:
+        if self._waiting:
+            rows = np.concatenate(self._waiting, axis=1)
+            self._waiting = []
+            self._count += rows.shape[1]
+            self._first = self._first + rows.sum(axis=1)
+            self._second = self._second + rows.swapaxes(1, 2) @ rows
 
     @property
     def moments(self) -> Moments:
-        if self._waiting:
-            self._sum_up()
+        self._flush()
         mean = self._first / self._count
         return Moments(mean, self._second / self._count - mean[:, :, None] * mean[:, None, :])
 

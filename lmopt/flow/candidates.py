@@ -103,7 +103,7 @@ def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
 def _key(bench: Workbench, pipeline: Pipeline) -> str:
     detector, faces, teacher, target = bench.detector, bench.faces, bench.teacher, bench.target
     rules = "" if target is None else (target.runtime, target.fallback, target.forms, target.limits)
-    by_target = any(item.by_target for item in pipeline.passes)
+    by_target = any(item.follows_target() for item in pipeline.passes)
     return key_of(
         {
             "graph": detector.graph.digest(),

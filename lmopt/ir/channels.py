@@ -123,9 +123,18 @@ def slice_channels(
         GraphError: An unknown group, one that is pinned, a bad position, a quantized graph.
     """
     known = channels or map_channels(graph)
-    alive = np.ones(known.count, bool)
+    alive = living(known, keep)
+    edit = Edit.of(graph)
+    for node in graph.nodes:
+        _slice_node(edit, node, known, alive)
+    return edit.done()
+
+
+def living(channels: ChannelMap, keep: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
+    """Returns for each channel number whether it stays; see `slice_channels`."""
+    alive = np.ones(channels.count, bool)
     for id, positions in keep.items():
-        group = known.group(id)
+        group = channels.group(id)
         kept = sorted(set(positions))
         if len(kept) == group.size:
             continue
@@ -136,10 +145,7 @@ def slice_channels(
         numbers = np.array(group.channels)
         alive[numbers] = False
         alive[numbers[kept]] = True
-    edit = Edit.of(graph)
-    for node in graph.nodes:
-        _slice_node(edit, node, known, alive)
-    return edit.done()
+    return alive
 
 
 def _slice_node(edit: Edit, node: Node, channels: ChannelMap, alive: NDArray[np.bool_]) -> None:

@@ -432,7 +432,8 @@ class Pass(ABC):
         needs: Services it cannot work without whatever its options are (see `required`).
         preserves: VALUES passes are checked by `--verify-each` to `tolerance`.
         tolerance: Largest allowed difference, relative to the output's largest magnitude.
-        by_target: Whether what it makes depends on the target's engine or on its times.
+        by_target: Whether what it makes depends on the target's engine or on its times, whatever
+            its options are (see `follows_target`).
     """
 
     name: ClassVar[str]
@@ -444,6 +445,10 @@ class Pass(ABC):
     def required(self) -> frozenset[Need]:
         """Returns the services this pass needs with its present options."""
         return self.needs
+
+    def follows_target(self) -> bool:
+        """Returns whether what it makes with its present options depends on the target."""
+        return self.by_target
 
     @abstractmethod
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:

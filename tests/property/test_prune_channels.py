@@ -43,11 +43,12 @@ from lmopt.ir.ops import (
     Transpose,
 )
 from lmopt.ir.verify import verify
-from lmopt.pipeline.base import PassContext
+from lmopt.pipeline.base import Need, PassContext
 from lmopt.testing.float_graphs import graphs
 from lmopt_passes.insert_pool import InsertPool
 from lmopt_passes.prune import Prune
 from lmopt_passes.scale_width import ScaleWidth
+from tests.support.services import DrawnCalibrator
 
 ZERO_KEEPING = (Relu(), Relu6(), LeakyRelu(0.1), PRelu(), Tanh(), HardSwish())
 
@@ -229,9 +230,11 @@ def test_pruning_takes_the_silent_channels_first(folded: bool) -> None:
 def test_structural_passes_keep_outputs_or_say_why_not(graph: Graph, data: st.DataObject) -> None:
     after = data.draw(st.sampled_from([node.name for node in graph.nodes]))
     prune = Prune(0.2, min_channels=1, align=1)
-    for item in (ScaleWidth(0.5), prune, InsertPool(), InsertPool(after)):
+    faces = PassContext(services={Need.CALIBRATOR: DrawnCalibrator()})
+    works = [(item, PassContext()) for item in (ScaleWidth(0.5), InsertPool(), InsertPool(after))]
+    for item, context in (*works, (prune, PassContext()), (prune, faces)):
         try:
-            result = item.apply(graph, PassContext())
+            result = item.apply(graph, context)
         except PassError as error:
             assert error.what
             continue

@@ -16,13 +16,18 @@ FACES = np.random.default_rng(1).uniform(-1, 1, (3, 6, 8, 2)).astype(np.float32)
 def test_the_variance_of_an_answer_is_that_of_its_operands_through_the_kernel() -> None:
     edit = Edit("kernels")
     image = edit.input("image", (None, 6, 8, 2))
-    names = ["conv", "deep", "dense"]
-    ops = [Conv2D(5, (3, 2), (2, 1), use_bias=False), DepthwiseConv2D((3, 3), use_bias=False)]
-    for name, op in zip(names, [*ops, Dense(4, use_bias=False)], strict=True):
+    names = ["conv", "deep", "whole", "dense"]
+    ops = [
+        Conv2D(5, (3, 2), (2, 1), use_bias=False),
+        DepthwiseConv2D((3, 3), use_bias=False),
+        Conv2D(5, (6, 8), padding="valid", use_bias=False),  # more taps than rows
+        Dense(4, use_bias=False),
+    ]
+    for name, op in zip(names, ops, strict=True):
         edit.output(name, edit.add(name, op, image))
     graph = initialize(edit.done(), 1)
     nodes = [graph.node(name) for name in names]
-    found = moments_of(nodes, [[FACES[:2]] * 3, [FACES[2:]] * 3])
+    found = moments_of(nodes, [[FACES[:2]] * 4, [FACES[2:]] * 4])
     answers = run(graph, {"image": FACES})
     for name in names:
         kernel = graph.node(name).weight("kernel").real().astype(np.float64)
