@@ -196,7 +196,7 @@ def front_volume(racers: Sequence[Racer], baseline: NDArray[np.float64]) -> Inte
     def volume(nme: NDArray[np.float64], speed: NDArray[np.float64]) -> float:
         return hypervolume(zip(nme.tolist(), speed.tolist(), strict=True), corner)
 
-    draws = np.random.default_rng(len(errors[0]))
+    draws = np.random.default_rng(errors.shape[1])
     found = []
     for _ in range(RESAMPLES):
         faces = draws.integers(errors.shape[1], size=errors.shape[1])
@@ -207,12 +207,9 @@ def front_volume(racers: Sequence[Racer], baseline: NDArray[np.float64]) -> Inte
     return Interval(volume(errors.mean(axis=1), logs[:, 0]), float(low), float(high))
 
 
-def has_settled(history: Sequence[float]) -> bool:
-    """Returns whether the last `PATIENCE` results let the hypervolume grow less than `GROWTH`."""
-    if len(history) <= PATIENCE:
-        return False
-    before, now = history[-1 - PATIENCE], history[-1]
-    return now - before < GROWTH * now
+def has_settled(before: Interval, now: Interval) -> bool:
+    """Returns whether the hypervolume grew by less than `GROWTH` over `PATIENCE` results."""
+    return now.value - before.value < GROWTH * now.value
 
 
 def _ranked(racers: Sequence[Racer], fidelity: int) -> list[Racer]:

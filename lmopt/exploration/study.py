@@ -34,6 +34,7 @@ class Finding:
         macs, parameters: Of the graph.
         ms: Latency relative to the baseline's, known from fidelity 0 on.
         latency_ms: In milliseconds, measured or estimated as the search does it.
+        place: In the order of all findings.
     """
 
     pipeline: str
@@ -44,6 +45,7 @@ class Finding:
     parameters: int
     ms: Interval
     latency_ms: float
+    place: int = 0
 
     @property
     def nme_percent(self) -> float:
@@ -204,11 +206,8 @@ class Study:
 
     def keep(self, number: int, fidelity: int, finding: Finding) -> None:
         """Records what a candidate is after a fidelity."""
-        self._study.set_user_attr(f"found {number} {fidelity}", finding.to_json())
-
-    def keep_volume(self, volume: Interval) -> None:
-        """Records the hypervolume after one more result."""
-        self._study.set_user_attr(f"volume {len(self.volumes())}", list(volume))
+        row = {**finding.to_json(), "place": sum(map(len, self.findings().values()))}
+        self._study.set_user_attr(f"found {number} {fidelity}", row)
 
     @property
     def asked(self) -> tuple[Asked, ...]:
@@ -241,20 +240,21 @@ class Study:
                 found[trial.number] = tuple(rows)
         return found
 
-    def racers(self) -> tuple[Racer, ...]:
-        """Returns the candidates for `lmopt.exploration.racing`, in the order of asking."""
+    def racers(self, until: int | None = None) -> tuple[Racer, ...]:
+        """Returns the candidates for `lmopt.exploration.racing`, in the order of asking.
+
+        Args:
+            until: How many findings to look at, the first ones; None takes all.
+        """
         dropped = self.reasons("dropped")
-        return tuple(
-            Racer(
-                number,
-                rows[0].ms,
-                tuple(np.asarray(row.errors, np.float64) for row in rows),
-                rows[-1].macs,
-                rows[-1].parameters,
-                number in dropped,
-            )
-            for number, rows in self.findings().items()
-        )
+        made = []
+        for number, rows in self.findings().items():
+            known = [row for row in rows if until is None or row.place < until]
+            if known:
+                errors = tuple(np.asarray(row.errors, np.float64) for row in known)
+                sizes = known[-1].macs, known[-1].parameters
+                made.append(Racer(number, known[0].ms, errors, *sizes, number in dropped))
+        return tuple(made)
 
     def tried(self) -> tuple[Tried, ...]:
         """Returns everything that was asked, in order."""
@@ -263,15 +263,6 @@ class Study:
             Tried(asked, findings.get(asked.number, ()), reasons.get(asked.number, ""))
             for asked in self.asked
         )
-
-    def volumes(self) -> tuple[Interval, ...]:
-        """Returns the history of the hypervolume."""
-        attributes = self._study.user_attrs
-        keys = sorted(
-            (key for key in attributes if key.startswith("volume ")),
-            key=lambda key: int(key.split()[1]),
-        )
-        return tuple(Interval(*attributes[key]) for key in keys)
 
     def reasons(self, kind: Literal["failed", "dropped"]) -> dict[int, str]:
         """Returns why candidates failed or were dropped, by number."""

@@ -104,9 +104,9 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
         explorer = Explorer(request, target, space, bench, journal, study, listen)
         stopped = explorer.run(lambda: (time.monotonic() - started) / 60.0)
         listen(events.Noted(f"stopped: {stopped}"))
-        finals = explorer.finals()
+        finals, volumes = explorer.finals(), explorer.volumes()
     optimized = optimize(request.final(finals, out), listen)
-    return SearchResult(optimized, space, study.volumes(), study.tried(), stopped)
+    return SearchResult(optimized, space, volumes, study.tried(), stopped)
 
 
 def _identity(
@@ -221,7 +221,7 @@ class Explorer:
 
     def _explore(self, is_late: Callable[[], bool]) -> str:
         while not is_late():
-            if racing.has_settled([volume.value for volume in self.study.volumes()]):
+            if self._has_settled():
                 return "the front has stood still"
             racer = racing.next_to_train(self.study.racers(), self.fidelities)
             if racer is not None:
@@ -287,12 +287,28 @@ class Explorer:
             latency_ms=latency_ms,
         )
         self.study.keep(number, fidelity, found)
-        volume = None
-        if fidelity:
-            volume = racing.front_volume(self.study.racers(), np.asarray(self.errors))
-            self.study.keep_volume(volume)
+        volume = self._volume() if fidelity else None
         self.listen(events.Found(number, found.nme_percent, ms, volume))
         return found
+
+    def _volume(self, until: int | None = None) -> Interval:
+        return racing.front_volume(self.study.racers(until), np.asarray(self.errors))
+
+    def _results(self) -> list[int]:
+        """Returns how many findings there were after every result of a training."""
+        rows = (rows[1:] for rows in self.study.findings().values())
+        return sorted(row.place + 1 for trained in rows for row in trained)
+
+    def _has_settled(self) -> bool:
+        results = self._results()
+        if len(results) <= racing.PATIENCE:
+            return False
+        before = self._volume(results[-1 - racing.PATIENCE])
+        return racing.has_settled(before, self._volume())
+
+    def volumes(self) -> tuple[Interval, ...]:
+        """Returns the hypervolume after every result of a training."""
+        return tuple(self._volume(until) for until in self._results())
 
     def _refused(self, found: Finding) -> str:
         """Returns why a candidate cannot be wanted whatever its NME; empty when it can."""

@@ -113,10 +113,7 @@ def test_the_hypervolume_has_the_baseline_and_the_corner_of_the_task() -> None:
     assert untrained.value == pytest.approx(alone.value)
 
 
-def test_a_search_settles_when_the_volume_stands_still() -> None:
-    growing = [float(k) for k in range(60)]
-    still = [*growing, *[growing[-1]] * racing.PATIENCE]
-    assert not racing.has_settled(growing)
-    assert not racing.has_settled(still[:-1])
-    assert racing.has_settled(still)
-    assert not racing.has_settled([5.0] * racing.PATIENCE)
+def test_a_search_settles_when_the_volume_hardly_grows() -> None:
+    before = Interval(5.0, 4.8, 5.2)
+    assert racing.has_settled(before, Interval(5.04, 4.8, 5.2))
+    assert not racing.has_settled(before, Interval(5.06, 4.8, 5.2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,13 @@ def test_what_was_found_is_there_again(tmp_path: Path) -> None:
     asked = study.ask()
     study.keep(asked.number, 0, FOUND)
     study.keep(asked.number, 1, FOUND)
-    study.keep_volume(Interval(3.0, 2.0, 4.0))
     study.tell(asked.number, 5.0, 0.5)
     failed = study.ask()
     study.fail(failed.number, "no such thing")
     again = opened(tmp_path)
-    assert again.findings() == {asked.number: (FOUND, FOUND)}
-    assert again.volumes() == (Interval(3.0, 2.0, 4.0),)
+    assert again.findings() == {asked.number: (FOUND, replace(FOUND, place=1))}
+    assert again.racers(until=0) == ()
+    assert [racer.fidelity for racer in again.racers(until=1)] == [0]
     assert again.reasons("failed") == {failed.number: "no such thing"}
     assert again.told == 2
     assert [tried.asked for tried in again.tried()] == [asked, failed]
