@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmopt.cost.estimate import estimate
+from lmopt.cost.estimate import TargetCost, estimate
 from lmopt.data.dataset import Dataset
 from lmopt.detector.detector import Detector
 from lmopt.errors import BackendError, PassError, UsageError
@@ -45,11 +45,11 @@ FINISHED = 0.9
 MEASURED_S = 4.0
 """Seconds for a candidate and the baseline at one thread count."""
 SMALLER = (
-    "resize-input{size=64..96:16}",
-    "drop-block{count=1..4}",
-    "prune{amount=0.1..0.9:0.05}",
+    ("resize-input{size=64..96:16}",),
+    ("drop-block{count=1..4}",),
+    ("prune{amount=0.1..0.9:0.05}", "prune{amount=0.1..0.9:0.05,by=latency}"),
 )
-"""Passes that make a detector smaller, with the numbers that are worth trying."""
+"""Stages of alternatives that make a detector smaller, with the numbers that are worth trying."""
 RECOVERY = "finetune{learning-rate=1e-3}"
 
 
@@ -113,16 +113,18 @@ def _identity(
     request: SearchRequest, detector: Detector, faces: Dataset, target: Target, space: SearchSpace
 ) -> str:
     """Returns a key over everything that findings depend on."""
+    measured = _is_measured(request, target)
+    teacher = as_teacher(request.teacher)
     return key_of(
         {
             "graph": detector.graph.digest(),
             "contract": repr(detector.contract),
             "data": faces.digest,
-            "target": target.name,
+            "target": repr((target.name, target.forms)),
+            "times": "measured" if measured else TargetCost(target).digest,
             "space": space.to_toml(),
             "seed": str(request.seed),
-            "teacher": str(request.teacher),
-            "latency": str(_is_measured(request, target)),
+            "teacher": "" if teacher is None else teacher.graph.digest(),
         }
     )
 
@@ -149,7 +151,10 @@ def space_for(target: Target) -> SearchSpace:
     ]
     endings = (str(of_form(form)).removeprefix(BASELINE).lstrip(",") for form in forms)
     return SearchSpace(
-        before=tuple(("", text) for text in SMALLER if text.partition("{")[0] in installed_ones),
+        before=tuple(
+            ("", *(text for text in texts if text.partition("{")[0] in installed_ones))
+            for texts in SMALLER
+        ),
         after=(tuple(endings),),
         recovery=RECOVERY,
     )
