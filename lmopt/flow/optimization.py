@@ -87,7 +87,9 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         if baseline is None:
             reason = next(f.reason for f in failures if f.pipeline == BASELINE)
             raise BackendError(f"the float baseline failed: {reason}", where=detector.name)
-        forms = storage.make_forms(bench, journal, target, request, listen)
+        forms: tuple[storage.Form, ...] = ()
+        if request.compare_storage:
+            forms = storage.make_forms(bench, journal, target, request, listen)
         bench.rest()
         listen(events.Activity("measuring every file on this host, interleaved"))
         files = (baseline, *made.values(), *(form.made for form in forms if form.made))
@@ -143,7 +145,7 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
             **({} if cable is None or phone is None else _phone_facts(cable, phone)),
             "out": str(out.resolve()),
         },
-        storage=storage.comparison(target, forms, timing, base),
+        storage=storage.comparison(target, forms, timing, base) if forms else None,
     )
 
 

@@ -43,6 +43,7 @@ class OptimizeRequest:
         output: Element type that they give, likewise.
         out: Folder for files, journal and reports; None means out/<detector>-<target>.
         benchmark_model: TFLite's tool for the phone; None looks for it.
+        compare_storage: Whether the detector itself is made in every storage form, too.
     """
 
     target: str
@@ -62,6 +63,7 @@ class OptimizeRequest:
     output: EndType | None = None
     out: Path | None = None
     benchmark_model: Path | None = None
+    compare_storage: bool = True
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -154,6 +156,7 @@ class SearchRequest:
             threads=self.threads,
             seed=self.seed,
             out=out,
+            compare_storage=False,
         )
 
 

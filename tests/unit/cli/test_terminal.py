@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -68,7 +67,7 @@ def test_pipelines_are_whole_whatever_the_window(
 ) -> None:
     monkeypatch.setattr(command, "console", lambda: Console(width=width, markup=False))
     reports = Reports(Path("front.json"), Path("front.png"), Path("report.html"))
-    command._show(SimpleNamespace(data=()), result(pipeline=LONG), reports)  # type: ignore[arg-type]
+    command.show((), "auto", result(pipeline=LONG), reports)
     shown = capsys.readouterr().out
     assert LONG in shown
     assert max(map(len, shown.splitlines()[: shown.count("\n") // 3])) <= width
