@@ -50,7 +50,7 @@ SMALLER = (
     ("prune{amount=0.1..0.9:0.05}", "prune{amount=0.1..0.9:0.05,by=latency}"),
 )
 """Stages of alternatives that make a detector smaller, with the numbers that are worth trying."""
-RECOVERY = "finetune{learning-rate=1e-3}"
+RECOVERY = "finetune{learning-rate=1e-3,distill=0.5}"
 
 
 def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
