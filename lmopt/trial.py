@@ -43,7 +43,7 @@ def try_out(path: Path) -> None:
 @lru_cache(maxsize=64)
 def _try_out(path: Path, size: int, changed_ns: int) -> None:
     limit_s = TIMEOUT_S + size / _BYTES_PER_S
-    command = [sys.executable, "-m", "lmopt.trial", str(path)]
+    command = [sys.executable, "-P", "-m", "lmopt.trial", str(path)]
     try:
         ran = subprocess.run(command, capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:

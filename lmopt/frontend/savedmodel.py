@@ -44,7 +44,7 @@ def convert(folder: Path, *, timeout_s: float = TIMEOUT_S) -> bytes:
         )
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, "model.tflite")
-        command = [sys.executable, "-m", "lmopt.frontend.savedmodel", str(folder), str(made)]
+        command = [sys.executable, "-P", "-m", "lmopt.frontend.savedmodel", str(folder), str(made)]
         try:
             ran = subprocess.run(
                 command,

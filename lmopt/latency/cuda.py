@@ -89,7 +89,7 @@ def _measured(request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
     """Returns what the process says of the device, its samples and the load meanwhile."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lmopt.training.cuda"],
+            [sys.executable, "-P", "-m", "lmopt.training.cuda"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -47,7 +47,7 @@ def export(graph: Graph, folder: Path, feeds: Arrays) -> Mapping[str, Arrays]:
     require_trainable(graph)
     try:
         ran = subprocess.run(
-            [sys.executable, "-m", "lmopt.training.export"],
+            [sys.executable, "-P", "-m", "lmopt.training.export"],
             input=pickle.dumps((graph, folder, dict(feeds)), pickle.HIGHEST_PROTOCOL),
             env={**os.environ, **ENVIRONMENT},
             capture_output=True,

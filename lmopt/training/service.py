@@ -211,7 +211,7 @@ class TrainingService:
             environment[TUNABLES] = f"{theirs}:{ours}"
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lmopt.training.worker"],
+            [sys.executable, "-P", "-m", "lmopt.training.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
