@@ -98,7 +98,7 @@ def next_to_train(racers: Sequence[Racer], fidelities: int) -> Racer | None:
         beyond = sum(racer.fidelity > fidelity for racer in here)
         if beyond + 1 > len(here) / KEPT:
             continue
-        for racer in _ranked(here, fidelity):
+        for racer in _ranked(here, [racer.nme(fidelity) for racer in here]):
             if racer.fidelity == fidelity and not racer.dropped and not is_beaten(racer, racers):
                 return racer
     return None
@@ -107,19 +107,17 @@ def next_to_train(racers: Sequence[Racer], fidelities: int) -> Racer | None:
 def next_to_finish(racers: Sequence[Racer], fidelities: int) -> Racer | None:
     """Returns whom to train further of those that may be on the front at the end; None when done.
 
-    NME of different fidelities are made comparable by what the others gained on the way.
+    NME of different fidelities are made comparable by what the others gained on the way. Whoever
+    adds most to the hypervolume comes first.
     """
-    if not racers:
-        return None
     gains = expected_gains(racers, fidelities)
     trained = [racer for racer in racers if racer.fidelity > 0]
-    front = Front.of(trained, lambda r: (r.nme(r.fidelity) - gains[r.fidelity], r.ms.value))
-    open_ones = [
-        racer
-        for racer in front.points
-        if racer.fidelity < fidelities and not is_beaten(racer, racers)
-    ]
-    return min(open_ones, key=lambda racer: (-racer.fidelity, racer.number), default=None)
+    expected = [racer.nme(racer.fidelity) - gains[racer.fidelity] for racer in trained]
+    front = Front.of(range(len(trained)), lambda k: (expected[k], trained[k].ms.value)).points
+    for racer in _ranked([trained[k] for k in front], [expected[k] for k in front]):
+        if racer.fidelity < fidelities and not racer.dropped and not is_beaten(racer, racers):
+            return racer
+    return None
 
 
 def expected_gains(racers: Sequence[Racer], fidelities: int) -> tuple[float, ...]:
@@ -212,21 +210,17 @@ def has_settled(before: Interval, now: Interval) -> bool:
     return now.value - before.value < GROWTH * now.value
 
 
-def _ranked(racers: Sequence[Racer], fidelity: int) -> list[Racer]:
+def _ranked(racers: Sequence[Racer], nmes: Sequence[float]) -> list[Racer]:
     """Returns racers front by front, in each the ones that add most to the hypervolume first."""
-    left, ordered = list(racers), []
+    points = [(nme, math.log2(r.ms.value)) for r, nme in zip(racers, nmes, strict=True)]
+    left, ordered = list(range(len(points))), list[Racer]()
     while left:
-        front = Front.of(left, lambda r: (r.nme(fidelity), math.log2(r.ms.value))).points
-        points = [(racer.nme(fidelity), math.log2(racer.ms.value)) for racer in front]
-        corner = (max(p[0] for p in points) * SLACK[0], max(p[1] for p in points) + 1.0)
-        whole = hypervolume(points, corner)
-        adds = {
-            racer.number: whole - hypervolume(points[:k] + points[k + 1 :], corner)
-            for k, racer in enumerate(front)
-        }
-        ordered += sorted(front, key=lambda racer: (-adds[racer.number], racer.number))
-        taken = {racer.number for racer in front}
-        left = [racer for racer in left if racer.number not in taken]
+        front = Front.of(left, lambda k: points[k]).points
+        corner = (max(points[k][0] for k in front) * SLACK[0], max(points[k][1] for k in front) + 1)
+        whole = hypervolume([points[k] for k in front], corner)
+        adds = {k: whole - hypervolume([points[j] for j in front if j != k], corner) for k in front}
+        ordered += [racers[k] for k in sorted(front, key=lambda k: (-adds[k], racers[k].number))]
+        left = [k for k in left if k not in adds]
     return ordered
 
 

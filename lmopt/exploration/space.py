@@ -136,7 +136,7 @@ class SearchSpace:
         """Returns the parameters of sketches that vary one stage at a time, for a start.
 
         Each alternative is taken once with its numbers in the middle and every other stage at its
-        first alternative.
+        first alternative. What changes nothing at all is left out.
         """
         firsts = {
             _stage_name(place): stage[0]
@@ -153,7 +153,8 @@ class SearchSpace:
                 for other, alternatives in enumerate(self.stages, start=1):
                     taken = chosen.get(_stage_name(other), alternatives[0])
                     chosen.update({n: r.middle for n, r in _named_ranges(other, taken)})
-                if chosen not in found:
+                texts = {chosen.get(_stage_name(k), s[0]) for k, s in enumerate(self.stages, 1)}
+                if chosen not in found and texts != {""}:
                     found.append(chosen)
         return tuple(found)
 

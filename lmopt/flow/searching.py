@@ -143,12 +143,11 @@ def space_for(target: Target) -> SearchSpace:
     """Returns what is worth trying on a target.
 
     Every installed pass that makes detectors smaller, and float32 and what the target prefers for
-    storage, as far as they are legal there.
+    storage, as far as they are legal there; on this host, where each file is measured, int8 too.
     """
     installed_ones = installed().targets
-    forms = [
-        form for form in dict.fromkeys(("float32", target.preferred)) if target.rule(form).legal
-    ]
+    stored = ("float32", target.preferred, *(("int8",) if target.name == HOST else ()))
+    forms = [form for form in dict.fromkeys(stored) if target.rule(form).legal]
     endings = (str(of_form(form)).removeprefix(BASELINE).lstrip(",") for form in forms)
     return SearchSpace(
         before=tuple(

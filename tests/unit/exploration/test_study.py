@@ -76,7 +76,7 @@ def test_the_same_seed_asks_the_same_however_often_it_is_opened(
 
 def test_it_begins_with_the_design(tmp_path: Path) -> None:
     middle = "drop-block{count=2}", "prune{amount=0.5}"
-    assert run(tmp_path, 4) == ["as it is", *middle, "quantize-int8"]
+    assert run(tmp_path, 3) == [*middle, "quantize-int8"]
 
 
 ASK_AND_DIE = """
