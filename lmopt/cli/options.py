@@ -66,6 +66,17 @@ BenchmarkModelOption = Annotated[
         show_default=False,
     ),
 ]
+MaxNmeDropOption = Annotated[
+    float | None,
+    typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),
+]
+MaxLatencyOption = Annotated[
+    float | None,
+    typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),
+]
+DetectorArgument = Annotated[
+    str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
+]
 RunFolderOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET.")
 ]

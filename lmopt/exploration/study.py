@@ -204,6 +204,13 @@ class Study:
         """Records why a candidate is not trained on."""
         self._study.set_user_attr(f"dropped {number}", reason)
 
+    def claim(self, number: int) -> None:
+        """Tells other processes that this one trains a candidate on."""
+        self._study.set_user_attr(f"claimed {number}", _this_process())
+
+    def _is_elsewhere(self, number: int) -> bool:
+        return _is_alive(self._study.user_attrs.get(f"claimed {number}"))
+
     def keep(self, number: int, fidelity: int, finding: Finding) -> None:
         """Records what a candidate is after a fidelity."""
         row = {**finding.to_json(), "place": sum(map(len, self.findings().values()))}
@@ -243,6 +250,8 @@ class Study:
     def racers(self, until: int | None = None) -> tuple[Racer, ...]:
         """Returns the candidates for `lmopt.exploration.racing`, in the order of asking.
 
+        One that another process trains on counts as dropped: it is not for this one to train.
+
         Args:
             until: How many findings to look at, the first ones; None takes all.
         """
@@ -253,7 +262,8 @@ class Study:
             if known:
                 errors = tuple(np.asarray(row.errors, np.float64) for row in known)
                 sizes = known[-1].macs, known[-1].parameters
-                made.append(Racer(number, known[0].ms, errors, *sizes, number in dropped))
+                taken = number in dropped or self._is_elsewhere(number)
+                made.append(Racer(number, known[0].ms, errors, *sizes, taken))
         return tuple(made)
 
     def tried(self) -> tuple[Tried, ...]:

@@ -268,6 +268,7 @@ class Explorer:
 
     def _train(self, number: int, fidelity: int) -> None:
         """Trains a candidate on to its next fidelity."""
+        self.study.claim(number)
         sketch = next(asked.sketch for asked in self.study.asked if asked.number == number)
         try:
             self._find(number, sketch, fidelity, self.study.findings()[number][0])

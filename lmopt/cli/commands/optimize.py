@@ -12,8 +12,11 @@ from lmopt.cli.options import (
     BenchmarkModelOption,
     ContractOption,
     DataOption,
+    DetectorArgument,
     InputOption,
     JsonOption,
+    MaxLatencyOption,
+    MaxNmeDropOption,
     OutputOption,
     RunFolderOption,
     SeedOption,
@@ -44,9 +47,7 @@ def optimize(
             show_default=False,
         ),
     ] = "auto",
-    detector: Annotated[
-        str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
-    ] = "pfld-0.25",
+    detector: DetectorArgument = "pfld-0.25",
     data: DataOption = None,
     passes: Annotated[
         list[str] | None,
@@ -63,14 +64,8 @@ def optimize(
         float | None,
         typer.Option("--budget", metavar="MINUTES", help="No new candidate is begun after this."),
     ] = None,
-    max_nme_drop: Annotated[
-        float | None,
-        typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),
-    ] = None,
-    max_latency: Annotated[
-        float | None,
-        typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),
-    ] = None,
+    max_nme_drop: MaxNmeDropOption = None,
+    max_latency: MaxLatencyOption = None,
     device: Annotated[
         str,
         typer.Option(

@@ -12,7 +12,10 @@ from lmopt.cli.commands.optimize import show, write
 from lmopt.cli.options import (
     ContractOption,
     DataOption,
+    DetectorArgument,
     JsonOption,
+    MaxLatencyOption,
+    MaxNmeDropOption,
     SeedOption,
     TargetOption,
     TeacherOption,
@@ -30,9 +33,7 @@ _MIB = 1024**2
 
 def search(
     target: TargetOption,
-    detector: Annotated[
-        str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
-    ] = "pfld-0.25",
+    detector: DetectorArgument = "pfld-0.25",
     data: DataOption = None,
     budget: Annotated[
         float, typer.Option("--budget", metavar="MINUTES", help="For everything.")
@@ -52,14 +53,8 @@ def search(
     show_space: Annotated[
         bool, typer.Option("--show-space", help="Print the space and do nothing.")
     ] = False,
-    max_nme_drop: Annotated[
-        float | None,
-        typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),
-    ] = None,
-    max_latency: Annotated[
-        float | None,
-        typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),
-    ] = None,
+    max_nme_drop: MaxNmeDropOption = None,
+    max_latency: MaxLatencyOption = None,
     max_size: Annotated[
         float | None, typer.Option("--max-size", metavar="MIB", help="Size a file may have.")
     ] = None,

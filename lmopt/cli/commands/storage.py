@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from lmopt.cli.options import (
     ContractOption,
     DataOption,
+    DetectorArgument,
     InputOption,
     JsonOption,
     OutputOption,
@@ -24,9 +21,7 @@ from lmopt.cli.terminal import ProgressView, print_json
 
 def storage(
     target: TargetOption,
-    detector: Annotated[
-        str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
-    ] = "pfld-0.25",
+    detector: DetectorArgument = "pfld-0.25",
     data: DataOption = None,
     contract: ContractOption = None,
     threads: ThreadsOption = None,

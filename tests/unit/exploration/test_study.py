@@ -111,6 +111,18 @@ def test_a_candidate_that_another_process_works_on_is_left_to_it(
     assert opened(tmp_path).ask().number == first.number + 1
 
 
+def test_a_candidate_that_another_process_trains_on_is_not_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = opened(tmp_path)
+    number = study.ask().number  # type: ignore[union-attr]
+    study.keep(number, 0, FOUND)
+    study.claim(number)
+    assert [racer.dropped for racer in study.racers()] == [False]  # its own
+    monkeypatch.setattr("lmopt.exploration.study.os.getpid", lambda: 1)
+    assert [racer.dropped for racer in opened(tmp_path).racers()] == [True]
+
+
 def test_what_was_had_is_not_asked_again_and_in_the_end_nothing_is(tmp_path: Path) -> None:
     small = SearchSpace(before=(("", "drop-block{count=1..2}"),))
     url = f"sqlite:///{tmp_path / 'study.db'}"
