@@ -38,10 +38,11 @@ from lmopt.exploration.study import Sampler, Study
 from lmopt.files import write_atomically
 from lmopt.flow.candidates import obtain, thread_counts
 from lmopt.flow.host_profile import target_named
+from lmopt.flow.crew import Alone
 from lmopt.flow.journal import Journal
 from lmopt.flow.pipelines import BASELINE
 from lmopt.flow.request import SearchRequest
-from lmopt.flow.searching import Explorer, fitted, space_for
+from lmopt.flow.searching import explorer_of, fitted, space_for
 from lmopt.flow.sources import as_faces, load
 from lmopt.flow.workbench import Workbench
 from lmopt.latency import harness, host
@@ -174,7 +175,8 @@ def by_search(start: Start, out: Path, seed: int) -> None:
     url = f"sqlite:///{(out / 'study.db').resolve()}"
     study = Study(url, "lmopt", start.space, "bench", seed=seed, sampler="tpe")
     with opened(start, out, seed) as bench:
-        print(Explorer(request, start.target, start.space, bench, journal, study).run(minutes))
+        crew = Alone(bench, journal)
+        print(explorer_of(request, start.space, study, bench, journal, crew).run(minutes))
 
 
 def opened(start: Start, out: Path, seed: int) -> Workbench:

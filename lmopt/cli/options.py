@@ -66,6 +66,23 @@ BenchmarkModelOption = Annotated[
         show_default=False,
     ),
 ]
+PhoneOrTargetOption = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        metavar="T",
+        help="Target or TOML file: lmopt targets. With --device adb default the phone's CPU.",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|host|adb[:SERIAL]",
+        help="host: this machine's latency makes the front; adb: a phone's does.",
+    ),
+]
 MaxNmeDropOption = Annotated[
     float | None,
     typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),

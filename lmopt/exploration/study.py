@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -154,13 +154,16 @@ class Study:
             )
         self._optuna = optuna
 
-    def ask(self) -> Asked | None:
+    def ask(self, under_way: Container[int] = ()) -> Asked | None:
         """Returns a candidate that a dead process left, or else a new one; None when all were had.
 
         What the sampler proposes again is answered as it was before.
+
+        Args:
+            under_way: Numbers of candidates that this process has not finished asking about.
         """
         for trial in self._trials("RUNNING"):
-            if not _is_alive(trial.user_attrs.get(_WORKER)):
+            if trial.number not in under_way and not _is_alive(trial.user_attrs.get(_WORKER)):
                 return self._take(self._optuna.trial.Trial(self._study, trial._trial_id))
         for _ in range(STALE):
             count = len(self._study.get_trials(deepcopy=False))
@@ -228,6 +231,10 @@ class Study:
             for t in self._study.get_trials(deepcopy=False)
             if _AFTER in t.user_attrs
         )
+
+    def sketch(self, number: int) -> Sketch:
+        """Returns what a candidate of the study is."""
+        return next(asked.sketch for asked in self.asked if asked.number == number)
 
     @property
     def told(self) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from lmopt.detector.detector import Detector
 from lmopt.device.adb import DeviceLostError, is_phone
 from lmopt.errors import BackendError
 from lmopt.exploration.candidate import Candidate, Latency, Trained
-from lmopt.flow.events import Activity, Listener
 from lmopt.flow.journal import Journal, key_of
 from lmopt.flow.phone import Cabled, OutputsCompared, compare_outputs
 from lmopt.flow.pipelines import BASELINE
@@ -183,40 +183,71 @@ class OnPhone:
         return tuple(f"phone: {text}" for text in (*self.run.notes.get(digest, ()), *compared))
 
 
-def measure_on_phone(
-    made: Iterable[Trained],
-    cabled: Cabled,
-    request: OptimizeRequest,
-    contract: Contract,
-    crops: NDArray[np.uint8],
-    listen: Listener,
-) -> OnPhone:
-    """Returns measurements of every file on a phone, and its answers compared with this host's.
+class PhoneThere(Protocol):
+    """A phone that files are measured on, wherever its cable ends."""
 
-    Raises:
-        BackendError: The phone went away before anything was measured.
+    @property
+    def cable(self) -> Cabled:
+        """Returns the phone, its tool and its profile."""
+
+    def measure(
+        self,
+        files: Mapping[str, Path],
+        threads: int | None,
+        contract: Contract,
+        crops: NDArray[np.uint8],
+    ) -> OnPhone:
+        """Returns measurements of files by digest, and their answers compared with this host's.
+
+        Args:
+            files: By digest.
+            threads: None tries those that the target names.
+            contract: Of all files.
+            crops: Faces to compare answers on.
+
+        Raises:
+            BackendError: The phone went away before anything was measured.
+        """
+
+
+@dataclass(frozen=True)
+class PhoneHere:
+    """A phone on a cable of this machine; implements `PhoneThere`.
+
+    Attributes:
+        cable: The phone, its tool and its profile.
     """
-    files = {trained.digest: Path(trained.model) for trained in made}
-    if request.threads is not None:
-        threads: tuple[int, ...] = (request.threads,)
-    else:
-        cores = len(cabled.phone.max_khz) or 1
-        threads = tuple(n for n in cabled.target.threads if n <= cores) or (1,)
-    outputs: dict[str, OutputsCompared] = {}
-    wrong: dict[str, BackendError] = {}
-    with cabled.bench() as bench:
-        seconds = PHONE_S * len(files) * len(threads)
-        run = bench.compare(files, threads=threads, max_seconds=seconds, seed=request.seed)
-        listen(Activity("comparing answers on the phone with this host's"))
-        for digest in dict.fromkeys(label for label, _ in run.measurements):
-            try:
-                data = files[digest].read_bytes()
-                outputs[digest] = compare_outputs(bench, data, contract, crops, str(files[digest]))
-            except DeviceLostError as error:
-                outputs[digest] = OutputsCompared(reason=error.what)
-            except BackendError as error:
-                wrong[digest] = error
-    return OnPhone(run, outputs, wrong)
+
+    cable: Cabled
+
+    def measure(
+        self,
+        files: Mapping[str, Path],
+        threads: int | None,
+        contract: Contract,
+        crops: NDArray[np.uint8],
+    ) -> OnPhone:
+        """Returns measurements of files by digest, and their answers compared with this host's."""
+        if threads is None:
+            cores = len(self.cable.phone.max_khz) or 1
+            counts = tuple(n for n in self.cable.target.threads if n <= cores) or (1,)
+        else:
+            counts = (threads,)
+        outputs: dict[str, OutputsCompared] = {}
+        wrong: dict[str, BackendError] = {}
+        with self.cable.bench() as bench:
+            run = bench.compare(
+                files, threads=counts, max_seconds=PHONE_S * len(files) * len(counts)
+            )
+            for digest in dict.fromkeys(label for label, _ in run.measurements):
+                try:
+                    data, name = files[digest].read_bytes(), str(files[digest])
+                    outputs[digest] = compare_outputs(bench, data, contract, crops, name)
+                except DeviceLostError as error:
+                    outputs[digest] = OutputsCompared(reason=error.what)
+                except BackendError as error:
+                    wrong[digest] = error
+        return OnPhone(run, outputs, wrong)
 
 
 class Timing:

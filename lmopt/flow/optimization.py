@@ -15,18 +15,19 @@ from lmopt.exploration.result import Dominated, OptimizeResult
 from lmopt.flow import events, storage
 from lmopt.flow.candidates import (
     OnPhone,
+    PhoneHere,
+    PhoneThere,
     Timing,
     default_folder,
     is_measured,
     measure_all,
-    measure_on_phone,
     obtain,
 )
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.host_profile import target_named
 from lmopt.flow.journal import Journal
-from lmopt.flow.phone import ANY_TARGET, Cabled, cabled
+from lmopt.flow.phone import Cabled, phone_of
 from lmopt.flow.pipelines import BASELINE, scaled
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.sources import as_teacher, kind_of_faces, load, load_faces
@@ -36,7 +37,9 @@ from lmopt.pipeline.manager import Pipeline
 from lmopt.target.profile import Target
 
 
-def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeResult:
+def optimize(
+    request: OptimizeRequest, listen: Listener = ignore, *, there: PhoneThere | None = None
+) -> OptimizeResult:
     """Returns the front of validation NME against latency that the pipelines reach.
 
     Every pipeline is run, emitted, scored on the validation faces and recorded; a rerun with the
@@ -47,6 +50,7 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
     Args:
         request: What is wanted.
         listen: Receives progress events.
+        there: The phone when it is not on a cable of this machine.
 
     Raises:
         UsageError: Unknown detector, target or pass, or a malformed pipeline.
@@ -54,11 +58,12 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         SearchError: No candidate meets the constraints.
     """
     cable = None
-    if is_phone(request.device):
-        named = None if request.target == ANY_TARGET else target_named(request.target)
-        cable = cabled(request.device, named, request.benchmark_model)
-        for note in cable.notes:
-            listen(events.Noted(note))
+    if there is not None:
+        cable = there.cable
+    elif is_phone(request.device):
+        cable = phone_of(request)
+    for note in () if cable is None else cable.notes:
+        listen(events.Noted(note))
     target = target_named(request.target) if cable is None else cable.target
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()
@@ -98,7 +103,9 @@ def optimize(request: OptimizeRequest, listen: Listener = ignore) -> OptimizeRes
         if cable is not None:
             listen(events.Activity(f"measuring every file on {cable.phone}, interleaved"))
             crops = bench.protocol("validation").crops.pixels
-            phone = measure_on_phone(files, cable, request, contract, crops, listen)
+            paths = {trained.digest: Path(trained.model) for trained in files}
+            place = there or PhoneHere(cable)
+            phone = place.measure(paths, request.threads, contract, crops)
         timing = Timing(target, request, measured, baseline, phone)
         base = timing.candidate(baseline)
         candidates = [base]

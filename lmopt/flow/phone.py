@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from lmopt.device.phone import Phone, describe
 from lmopt.device.rig import Rig
 from lmopt.device.tool import Setting, Tool, find_tool
 from lmopt.errors import BackendError, UsageError
-from lmopt.flow.host_profile import HOST
+from lmopt.flow.host_profile import HOST, target_named
 from lmopt.latency.phone import PhoneBench, Visit
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.target.profile import Target
@@ -102,6 +102,28 @@ class Cabled:
             yield PhoneBench(
                 rig, self.phone, self.tool, setting, target=self.target.name, visit=visit
             )
+
+
+class PhoneRequest(Protocol):
+    """The part of a request that says which phone, and how it is to be used."""
+
+    @property
+    def target(self) -> str:
+        """Returns the name of a profile, or `ANY_TARGET`."""
+
+    @property
+    def device(self) -> str:
+        """Returns `adb` or `adb:SERIAL`."""
+
+    @property
+    def benchmark_model(self) -> Path | None:
+        """Returns the tool's file, or None to look for it."""
+
+
+def phone_of(request: PhoneRequest) -> Cabled:
+    """Returns the phone that a request means; raises as `cabled` does."""
+    named = None if request.target == ANY_TARGET else target_named(request.target)
+    return cabled(request.device, named, request.benchmark_model)
 
 
 def cabled(device: str, target: Target | None, tool: Path | None) -> Cabled:

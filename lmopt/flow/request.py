@@ -66,11 +66,7 @@ class OptimizeRequest:
     compare_storage: bool = True
 
     def __post_init__(self) -> None:
-        check_device(self.device)
-        if self.target == "auto" and not is_phone(self.device):
-            raise UsageError(
-                "no target is named", where="--target", hint="list: lmopt targets; or --device adb"
-            )
+        _check_target(self.target, self.device)
         _require_positive(
             {
                 "--budget": self.budget_minutes,
@@ -90,7 +86,7 @@ class SearchRequest:
     """The arguments of `lmopt search`; what `OptimizeRequest` has too means the same there.
 
     Attributes:
-        target: Target name or TOML path.
+        target: Target name or TOML path; `auto` is the CPU profile of the phone on the cable.
         detector: Zoo name, or path of a .keras, .h5 or .tflite file.
         data: Annotated folders; none means rendered faces.
         space: TOML of what may be tried; None derives it from target and detector.
@@ -103,6 +99,11 @@ class SearchRequest:
         max_size_bytes: Size a file may have.
         latency: Whether candidates are measured on this host or estimated for the target; `auto`
             measures when the target is this host.
+        device: `adb` or `adb:SERIAL` measures on a phone whatever `latency` says; else as for
+            `optimize`.
+        benchmark_model: TFLite's tool for the phone; None looks for it.
+        cluster: Address of a Ray cluster whose nodes make the candidates, or `auto` for the one
+            this machine belongs to; None makes them here.
         sampler: Who proposes candidates.
         threads: CPU threads; None takes each file's best.
         seed: Of everything random.
@@ -123,6 +124,9 @@ class SearchRequest:
     max_latency_ms: float | None = None
     max_size_bytes: int | None = None
     latency: HowLatency = "auto"
+    device: str = "auto"
+    benchmark_model: Path | None = None
+    cluster: str | None = None
     sampler: Sampler = "tpe"
     threads: int | None = None
     seed: int = 0
@@ -131,6 +135,7 @@ class SearchRequest:
     out: Path | None = None
 
     def __post_init__(self) -> None:
+        _check_target(self.target, self.device)
         _require_positive(
             {
                 "--budget": self.budget_minutes,
@@ -153,10 +158,20 @@ class SearchRequest:
             teacher=self.teacher,
             max_nme_drop=self.max_nme_drop,
             max_latency_ms=self.max_latency_ms,
+            device=self.device,
+            benchmark_model=self.benchmark_model,
             threads=self.threads,
             seed=self.seed,
             out=out,
             compare_storage=False,
+        )
+
+
+def _check_target(target: str, device: str) -> None:
+    check_device(device)
+    if target == "auto" and not is_phone(device):
+        raise UsageError(
+            "no target is named", where="--target", hint="list: lmopt targets; or --device adb"
         )
 
 

@@ -22,7 +22,7 @@ from lmopt.flow.events import Activity, Listener, PassProgress, Training, ignore
 from lmopt.ir.graph import Graph
 from lmopt.latency import host
 from lmopt.pipeline.base import Need, PassContext
-from lmopt.pipeline.cache import PipelineCache, Shelf
+from lmopt.pipeline.cache import Depot, PipelineCache, Shelf
 from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
 from lmopt.runtime.parity import is_quantized, prove
 from lmopt.runtime.runner import file_digest
@@ -126,6 +126,8 @@ class Workbench:
         cache: Path | None = None,
         listen: Listener = ignore,
         threads: int = 2,
+        depot: Depot | None = None,
+        alone: bool = True,
     ) -> None:
         """Keeps what it is given; services start when a pass first asks for one.
 
@@ -138,13 +140,16 @@ class Workbench:
             cache: Folder of the prefix cache, or None for none.
             listen: Receives events.
             threads: CPU threads for calibration and scoring.
+            depot: Where caches of several machines share what they have.
+            alone: Whether trainings hold the machine; else whoever runs pipelines sees to it.
         """
         self.detector = detector
         self.faces = faces
         self.target = target
         self.teacher = teacher
         self.seed = seed
-        self._cache = None if cache is None else PipelineCache(cache)
+        self._cache = None if cache is None else PipelineCache(cache, depot)
+        self._alone = alone
         self._shelf = None if cache is None else Shelf(cache / "findings")
         self._listen = listen
         self._threads = threads
@@ -220,7 +225,7 @@ class Workbench:
             self._listen(PassProgress(str(pipeline), event))
 
         trains = any(Need.TRAINER in item.required() for item in pipeline.passes)
-        with host.exclusive("training") if trains else nullcontext():
+        with host.exclusive("training") if trains and self._alone else nullcontext():
             return pipeline.run(
                 self.detector.graph,
                 self.context(),

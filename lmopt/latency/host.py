@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from lmopt.errors import BackendError
 
@@ -124,7 +124,8 @@ def lock_path() -> Path:
 def exclusive(purpose: str, *, wait_s: float = 600.0) -> Iterator[None]:
     """Holds the machine for one job: a measurement, or a training that must not disturb one.
 
-    It may be nested within a thread; other threads and processes wait their turn.
+    It may be nested within a thread; other threads and processes wait their turn. Those that hold
+    it with `Beside` give way.
 
     Args:
         purpose: Shown to whoever waits in vain.
@@ -137,10 +138,8 @@ def exclusive(purpose: str, *, wait_s: float = 600.0) -> Iterator[None]:
         if _held:
             yield
             return
-        # Not through a link: in a shared folder somebody else may have put one there.
-        descriptor = os.open(lock_path(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
-            _take(file, wait_s)
+        with _opened(lock_path()) as file:
+            _take_turn(file, fcntl.LOCK_EX, wait_s)
             file.truncate(0)
             file.write(f"process {os.getpid()}: {purpose}")
             file.flush()
@@ -152,19 +151,75 @@ def exclusive(purpose: str, *, wait_s: float = 600.0) -> Iterator[None]:
                 file.truncate(0)
 
 
-def _take(file: IO[str], wait_s: float) -> None:
+class Beside:
+    """Holds the machine together with other work of its kind, but never beside a measurement.
+
+    A context manager. Work that lasts calls `give_way` about once a second.
+    """
+
+    def __init__(self, *, wait_s: float = 3600.0) -> None:
+        """Prepares nothing.
+
+        Args:
+            wait_s: How long to wait for measurements of other processes.
+        """
+        self._wait_s = wait_s
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Waits until nobody measures; raises BackendError when that takes too long."""
+        self._file = _opened(lock_path())
+        _take_turn(self._file, fcntl.LOCK_SH, self._wait_s)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def give_way(self) -> None:
+        """Lets whoever waits to measure do so, and returns when that is over."""
+        with _opened(_queue_path()) as queue:
+            try:
+                fcntl.flock(queue, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                pass
+        self.__exit__()
+        self.__enter__()
+
+
+def _queue_path() -> Path:
+    """Returns the file that is held by who is next, so that sharers cannot starve a measurement."""
+    return lock_path().with_suffix(".queue")
+
+
+def _opened(path: Path) -> IO[str]:
+    # Not through a link: in a shared folder somebody else may have put one there.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    return os.fdopen(descriptor, "r+", encoding="utf-8")
+
+
+def _take_turn(file: IO[str], kind: int, wait_s: float) -> None:
+    """Takes the machine's lock after all that asked before."""
     deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                file.seek(0)
-                holder = file.read() or "another process"
-                raise BackendError(
-                    f"the machine was not free for measuring within {wait_s:g} s",
-                    where=holder,
-                    hint="wait until that lmopt run is done, or end it",
-                ) from None
-            time.sleep(0.05)
+    with _opened(_queue_path()) as queue:
+        for lock in (queue, file):
+            while not _taken(lock, kind):
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    holder = file.read() or "another process"
+                    raise BackendError(
+                        f"the machine was not free for measuring within {wait_s:g} s",
+                        where=holder,
+                        hint="wait until that lmopt run is done, or end it",
+                    )
+                time.sleep(0.05)
+
+
+def _taken(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

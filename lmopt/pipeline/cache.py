@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Protocol
 
 from lmopt.errors import InputError
 from lmopt.files import write_atomically
@@ -28,18 +29,38 @@ from lmopt.pipeline.spec import print_pass
 _VERSIONED = ("numpy", "tensorflow", "tf_keras", "tensorflow-model-optimization")
 
 
+class Depot(Protocol):
+    """Where caches on several machines find each other's results, by slot."""
+
+    def fetch(self, slot: str) -> Mapping[str, bytes]:
+        """Returns the files of a slot by name; none where it is not known."""
+
+    def store(self, slot: str, files: Mapping[str, bytes]) -> None:
+        """Keeps files of a slot."""
+
+
 @dataclass(frozen=True)
 class PipelineCache:
-    """A folder of results; safe to share between processes."""
+    """A folder of results; safe to share between processes.
+
+    Attributes:
+        folder: Holds a folder for each slot.
+        depot: Has what is not here, and takes what is made here; None where there is none.
+    """
 
     folder: Path
+    depot: Depot | None = None
 
     def get(
         self, graph: Graph, item: Pass, ctx: PassContext
     ) -> tuple[PassResult | None, tuple[str, ...]]:
         """Returns the stored result of `item` on `graph`, or None, and notes on damaged entries."""
         notes: list[str] = []
-        for record in sorted(self._slot(graph, item).glob("*.json")):
+        slot = self._slot(graph, item)
+        if self.depot is not None and not slot.is_dir():
+            for name, data in sorted(self.depot.fetch(slot.name).items(), reverse=True):
+                write_atomically(slot / name, data)  # graphs before the records that name them
+        for record in sorted(slot.glob("*.json")):
             try:
                 entry = json.loads(record.read_bytes())
                 reads: dict[str, str] = entry["reads"]
@@ -66,15 +87,17 @@ class PipelineCache:
         slot = self._slot(graph, item)
         stem = _hash(json.dumps(dict(reads), sort_keys=True))
         entry = {"reads": dict(reads), "changed": result.changed, "notes": result.notes}
-        record, partial = slot / f"{stem}.json", slot / f".{stem}.partial"
+        record = slot / f"{stem}.json"
         try:
             slot.mkdir(parents=True, exist_ok=True)
             if result.changed:
                 save_graph(result.graph, record.with_suffix(".npz"))
-            partial.write_text(json.dumps(entry))
-            partial.replace(record)
-        except OSError as error:
+            write_atomically(record, json.dumps(entry).encode())
+        except (OSError, InputError) as error:
             return (f"{item.name}: not cached, {error}",)
+        if self.depot is not None:
+            files = sorted(slot.glob(f"{stem}.*"))
+            self.depot.store(slot.name, {file.name: file.read_bytes() for file in files})
         return ()
 
     def _slot(self, graph: Graph, item: Pass) -> Path:
@@ -112,7 +135,12 @@ def code_digest(passes: Iterable[Pass]) -> str:
 
     It covers the versions of the libraries and the sources of lmopt and of the passes' packages.
     """
-    packages = sorted({type(item).__module__.partition(".")[0] for item in passes})
+    return code_of(type(item).__module__ for item in passes)
+
+
+def code_of(modules: Iterable[str]) -> str:
+    """Returns the digest of `code_digest` for the packages that modules are in."""
+    packages = sorted({module.partition(".")[0] for module in modules})
     return _hash(json.dumps([_versions(), *map(_code, packages)]))
 
 

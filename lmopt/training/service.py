@@ -79,7 +79,7 @@ class TrainingService:
             contract: How faces are cropped and encoded.
             augment: How they are varied; default the plan that trained well.
             shares: Part of the batches that sources with weaker labels fill, by source name.
-            on_progress: Called about once a second while a training runs.
+            on_progress: Called about once a second while a training runs, which waits for it.
             environment: Variables of the process besides those of this one.
 
         Raises:
@@ -180,6 +180,7 @@ class TrainingService:
                 if isinstance(answer, TrainingProgress):
                     if self.on_progress is not None:
                         self.on_progress(answer)
+                    _send(stdin, "go on")
                     continue
                 if isinstance(answer, Snapshot):
                     assert validation is not None

@@ -20,6 +20,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import LmoptError
 from lmopt.ir.graph import Value
 from lmopt.ir.types import ValueRange
+from lmopt.pipeline.base import TrainingProgress
 from lmopt.training.job import Job, Rounding, Setup, Snapshot, Trained
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ def _performer(
             assert isinstance(verdict, float)
             return verdict
 
+        def report(progress: TrainingProgress) -> None:
+            send(progress)
+            receive()  # whoever trains may keep it waiting, for a measurement
+
         judge = None if job.exam is None else Judge(error)
         course = Course(
             faces[wanted],
@@ -97,7 +102,7 @@ def _performer(
             job.plan,
             job.seed,
             checkpoint=job.checkpoint,
-            on_progress=send,
+            on_progress=report,
             identity=f"{setup.digest} {job.method}{f' {job.exam.digest}' if job.exam else ''}",
             judge=judge,
         )

@@ -18,9 +18,10 @@ from lmopt.detector.detector import Detector
 from lmopt.errors import UsageError
 from lmopt.exploration.space import SearchSpace, load_space
 from lmopt.exploration.study import Study, Tried
+from lmopt.flow.crew import Alone
 from lmopt.flow.journal import Journal
 from lmopt.flow.request import SearchRequest
-from lmopt.flow.searching import Explorer
+from lmopt.flow.searching import explorer_of
 from lmopt.flow.sources import load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.ir.edit import Edit
@@ -35,15 +36,6 @@ SPACE = SearchSpace(
     recovery="finetune{learning-rate=1e-4}",
     epochs=(0.5, 0.5),
 )
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> Path:
-    from lmopt.data.synthetic.dataset import rendered_dataset
-
-    cache = tmp_path_factory.mktemp("rendered")
-    dataset = rendered_dataset(train=64, validation=16, test=8, cache=cache)
-    return dataset.faces[0].image.parent.parent
 
 
 def detector() -> Detector:
@@ -65,7 +57,8 @@ def explore(faces: Path, out: Path, **limits: float) -> tuple[Tried, ...]:
     study = Study(f"sqlite:///{out / 'study.db'}", "s", SPACE, "i", seed=0, sampler="tpe")
     data = load_faces((faces,), source.require_contract())
     with Workbench(source, data, target, cache=journal.cache) as bench:
-        Explorer(request, target, SPACE, bench, journal, study).run(lambda: 0.0)
+        crew = Alone(bench, journal)
+        explorer_of(request, SPACE, study, bench, journal, crew).run(lambda: 0.0)
     return study.tried()
 
 

@@ -13,11 +13,13 @@ from lmopt.cli.options import (
     ContractOption,
     DataOption,
     DetectorArgument,
+    DeviceOption,
     InputOption,
     JsonOption,
     MaxLatencyOption,
     MaxNmeDropOption,
     OutputOption,
+    PhoneOrTargetOption,
     RunFolderOption,
     SeedOption,
     TeacherOption,
@@ -38,15 +40,7 @@ WIDE_ENOUGH = 160
 
 
 def optimize(
-    target: Annotated[
-        str,
-        typer.Option(
-            "--target",
-            metavar="T",
-            help="Target or TOML file: lmopt targets. With --device adb default the phone's CPU.",
-            show_default=False,
-        ),
-    ] = "auto",
+    target: PhoneOrTargetOption = "auto",
     detector: DetectorArgument = "pfld-0.25",
     data: DataOption = None,
     passes: Annotated[
@@ -66,14 +60,7 @@ def optimize(
     ] = None,
     max_nme_drop: MaxNmeDropOption = None,
     max_latency: MaxLatencyOption = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            metavar="auto|host|adb[:SERIAL]",
-            help="host: this machine's latency makes the front; adb: a phone's does.",
-        ),
-    ] = "auto",
+    device: DeviceOption = "auto",
     benchmark_model: BenchmarkModelOption = None,
     threads: ThreadsOption = None,
     effort: Annotated[

@@ -10,14 +10,16 @@ import typer
 
 from lmopt.cli.commands.optimize import show, write
 from lmopt.cli.options import (
+    BenchmarkModelOption,
     ContractOption,
     DataOption,
     DetectorArgument,
+    DeviceOption,
     JsonOption,
     MaxLatencyOption,
     MaxNmeDropOption,
+    PhoneOrTargetOption,
     SeedOption,
-    TargetOption,
     TeacherOption,
     ThreadsOption,
 )
@@ -32,7 +34,7 @@ _MIB = 1024**2
 
 
 def search(
-    target: TargetOption,
+    target: PhoneOrTargetOption = "auto",
     detector: DetectorArgument = "pfld-0.25",
     data: DataOption = None,
     budget: Annotated[
@@ -66,6 +68,17 @@ def search(
             help="Measure candidates here, or estimate them for the target.",
         ),
     ] = "auto",
+    device: DeviceOption = "auto",
+    benchmark_model: BenchmarkModelOption = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="auto|ADDRESS",
+            help="Ray cluster whose nodes make the candidates; default this machine alone.",
+            show_default=False,
+        ),
+    ] = None,
     sampler: Annotated[
         str, typer.Option("--sampler", metavar="tpe|nsga2|random", help="Who proposes candidates.")
     ] = "tpe",
@@ -115,6 +128,9 @@ def search(
         max_latency_ms=max_latency,
         max_size_bytes=None if max_size is None else int(max_size * _MIB),
         latency=cast("HowLatency", latency),
+        device=device,
+        benchmark_model=benchmark_model,
+        cluster=cluster,
         sampler=cast("Sampler", sampler),
         threads=threads,
         seed=seed,
@@ -123,9 +139,10 @@ def search(
         out=out,
     )
     if show_space:
+        from lmopt.flow.host_profile import target_named
         from lmopt.flow.searching import space_of
 
-        typer.echo(space_of(request).to_toml(), nl=False)
+        typer.echo(space_of(request, target_named(request.target)).to_toml(), nl=False)
         return
     with ProgressView() as view:
         result = lmopt.search(request, view)
@@ -138,6 +155,6 @@ def search(
         f"{len(result.candidates)} candidates, hypervolume "
         f"{result.volumes[-1] if result.volumes else 0.0}: {result.stopped}"
     )
-    show(request.data, "auto", result.optimized, reports)
+    show(request.data, request.device, result.optimized, reports)
     for path in (page.json, page.plot):
         typer.echo(f"wrote {path}")

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,57 @@ def test_it_nests_within_a_thread_and_other_threads_wait(lock) -> None:
         order.append("outer")
     thread.join()
     assert order == ["outer", "other"]
+
+
+SHARER = """
+import sys, time
+from pathlib import Path
+from lmopt.latency import host
+host.lock_path = lambda: Path(sys.argv[1])
+with host.Beside() as turn:
+    while True:
+        print(time.monotonic(), flush=True)
+        time.sleep(0.02)
+        turn.give_way()
+"""
+
+
+def test_sharers_work_at_once_and_stand_still_while_somebody_measures(lock) -> None:
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SHARER, str(lock)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    sharers = [start(), start()]
+    try:
+        for sharer in sharers:  # both have begun, so neither waits for the other
+            assert sharer.stdout is not None
+            assert float(sharer.stdout.readline()) > 0
+        with host.exclusive("measuring", wait_s=30):
+            begun = time.monotonic()
+            time.sleep(0.3)
+            ended = time.monotonic()
+        time.sleep(0.3)
+    finally:
+        for sharer in sharers:
+            sharer.kill()
+    for sharer in sharers:
+        moments = [float(line) for line in sharer.communicate()[0].splitlines()]
+        assert not [moment for moment in moments if begun < moment < ended]
+        assert max(moments) > ended
+
+
+def test_who_shares_the_machine_is_waited_for(lock) -> None:
+    with host.Beside() as turn:
+        with pytest.raises(BackendError, match=r"another process: .* not free"):
+            _measure_elsewhere()
+        turn.give_way()
+    with host.exclusive("measuring", wait_s=0.0):
+        pass
+
+
+def _measure_elsewhere() -> None:
+    with host.exclusive("measuring", wait_s=0.1):
+        pass
 
 
 def test_a_lock_behind_a_link_is_not_followed(lock, tmp_path) -> None:

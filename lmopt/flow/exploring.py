@@ -1,0 +1,227 @@
+"""The loop of a search: asks, has candidates made, races them, and records every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from lmopt.errors import BackendError, PassError
+from lmopt.exploration import racing
+from lmopt.exploration.front import Front
+from lmopt.exploration.racing import Interval, Racer
+from lmopt.exploration.space import SearchSpace
+from lmopt.exploration.study import Finding, Study
+from lmopt.flow import events
+from lmopt.flow.crew import Crew, Outcome, Scored, Task
+from lmopt.flow.events import Listener, ignore
+from lmopt.flow.gauging import Gauge, Gauged
+from lmopt.flow.pipelines import BASELINE
+from lmopt.flow.request import SearchRequest
+from lmopt.units import human_bytes
+
+EXPLORED = 0.6
+"""Part of the budget that goes to new candidates; the front is trained to the end with the next."""
+FINISHED = 0.9
+"""Part of the budget after which no training is begun: the rest measures and scores the front."""
+
+
+class Explorer:
+    """Asks, has made and records until a limit is met; all it has to remember is in the study."""
+
+    def __init__(
+        self,
+        request: SearchRequest,
+        space: SearchSpace,
+        study: Study,
+        crew: Crew,
+        gauge: Gauge,
+        baseline: Iterable[float],
+        listen: Listener = ignore,
+    ) -> None:
+        """Keeps what it is given.
+
+        Args:
+            request: Its limits count.
+            space: Says how candidates are trained.
+            study: Proposes and records.
+            crew: Makes candidates.
+            gauge: Tells their latencies.
+            baseline: NME in percent of each validation face of the float file.
+            listen: Receives events.
+        """
+        self.request, self.space, self.study = request, space, study
+        self.crew, self.gauge, self.listen = crew, gauge, listen
+        self.errors = np.array(list(baseline), np.float64)
+        self.fidelities = len(space.epochs)
+        self._under_way: dict[int, Task] = {}
+        self._begun: list[int] = []
+        self._stopped = ""
+
+    def run(self, minutes: Callable[[], float]) -> str:
+        """Explores, then trains what may be on the front to the end; returns why it stopped.
+
+        Args:
+            minutes: Tells how much of the budget is spent.
+        """
+        while True:
+            while not self.crew.is_full and (task := self._next(minutes)) is not None:
+                self._begin(task)
+            if not self._under_way:
+                break
+            self._take(self.crew.finish())
+        if self._next_to_finish() is None:
+            return self._stopped
+        return (
+            f"{self._stopped}; not all of the front is trained to the end: give a larger --budget"
+        )
+
+    def _next(self, minutes: Callable[[], float]) -> Task | None:
+        """Returns what is to be made next; None when that hangs on what is under way, or is over.
+
+        Reasons to stop exploring are found here, and kept.
+        """
+        budget = self.request.budget_minutes
+        if minutes() > EXPLORED * budget:
+            self._stopped = self._stopped or "the time for new candidates is over"
+        elif self._begun:
+            return self._task(self._begun.pop(0), 1)
+        while not self._stopped:
+            task = self._next_to_explore()
+            if task is not None:
+                return task
+        return self._next_to_finish() if minutes() < FINISHED * budget else None
+
+    def _next_to_explore(self) -> Task | None:
+        """Returns a task, or None after a reason to stop was noted or a candidate was refused."""
+        if self._has_settled():
+            self._stopped = "the front has stood still"
+            return None
+        racer = racing.next_to_train(self._free(), self.fidelities)
+        if racer is not None:
+            return self._task(racer.number, racer.fidelity + 1)
+        new = sum(task.fidelity < 2 for task in self._under_way.values())
+        if self.request.trials is not None and self.study.told + new >= self.request.trials:
+            self._stopped = f"{self.study.told + new} candidates were tried"
+            return None
+        asked = self.study.ask(self._under_way)
+        if asked is None:
+            self._stopped = "the space holds no more"
+            return None
+        if not self.study.findings().get(asked.number):
+            return self._task(asked.number, 0)
+        self._judge(asked.number)
+        return self._task(self._begun.pop(0), 1) if self._begun else None
+
+    def _next_to_finish(self) -> Task | None:
+        racer = racing.next_to_finish(self._free(), self.fidelities)
+        return None if racer is None else self._task(racer.number, racer.fidelity + 1)
+
+    def _free(self) -> tuple[Racer, ...]:
+        """Returns the candidates; what is under way is not to be trained on by another."""
+        return tuple(
+            replace(racer, dropped=True) if racer.number in self._under_way else racer
+            for racer in self.study.racers()
+        )
+
+    def _task(self, number: int, fidelity: int) -> Task:
+        sketch = self.study.sketch(number)
+        return Task(number, fidelity, self.space.pipeline(sketch, fidelity))
+
+    def _begin(self, task: Task) -> None:
+        self.study.claim(task.number)
+        self._under_way[task.number] = task
+        sketch = self.study.sketch(task.number)
+        self.listen(events.Raced(task.number, task.fidelity, self.fidelities, sketch))
+        self.crew.begin(task)
+
+    def _take(self, outcome: Outcome) -> None:
+        """Records what became of a task."""
+        task, found = outcome.task, outcome.found
+        del self._under_way[task.number]
+        try:
+            if not isinstance(found, Scored):
+                raise found
+            self._keep(task, found)
+        except (PassError, BackendError) as error:
+            (self.study.fail if task.fidelity < 2 else self.study.drop)(task.number, str(error))
+            self.listen(events.Dropped(task.number, str(error)))
+            return
+        if task.fidelity < 2:
+            self._judge(task.number)
+
+    def _keep(self, task: Task, scored: Scored) -> None:
+        # Training changes no latency, so the untrained file stands for all that follow.
+        known = self.study.findings().get(task.number)
+        gauged = Gauged(known[0].ms, known[0].latency_ms) if known else self.gauge.of(scored.made)
+        found = Finding(
+            pipeline=scored.made.pipeline,
+            digest=scored.made.digest,
+            size_bytes=scored.made.size_bytes,
+            errors=scored.errors,
+            macs=scored.made.macs,
+            parameters=scored.made.parameters,
+            ms=gauged.relative,
+            latency_ms=gauged.ms,
+        )
+        self.study.keep(task.number, task.fidelity, found)
+        volume = self._volume() if task.fidelity else None
+        self.listen(events.Found(task.number, found.nme_percent, found.ms, volume))
+
+    def _judge(self, number: int) -> None:
+        """Tells the sampler what a new candidate is worth, or has it trained a little first."""
+        known = self.study.findings()[number]
+        if len(known) > 1:
+            self.study.tell(number, known[1].nme_percent, known[0].ms.value)
+            return
+        refused = self._refused(known[0])
+        if refused:
+            self.study.fail(number, refused)
+            self.listen(events.Dropped(number, refused))
+            return
+        racers = {racer.number: racer for racer in self.study.racers()}
+        guess = racing.hopeless(racers[number], tuple(racers.values()))
+        if guess is None:
+            self._begun.append(number)
+            return
+        reason = f"about {guess:.1f} % is expected of it, which others have that are faster"
+        self.study.drop(number, reason)
+        self.study.tell(number, guess, known[0].ms.value)
+        self.listen(events.Dropped(number, reason))
+
+    def _volume(self, until: int | None = None) -> Interval:
+        return racing.front_volume(self.study.racers(until), self.errors)
+
+    def _results(self) -> list[int]:
+        """Returns how many findings there were after every result of a training."""
+        rows = (rows[1:] for rows in self.study.findings().values())
+        return sorted(row.place + 1 for trained in rows for row in trained)
+
+    def _has_settled(self) -> bool:
+        results = self._results()
+        if len(results) <= racing.PATIENCE:
+            return False
+        before = self._volume(results[-1 - racing.PATIENCE])
+        return racing.has_settled(before, self._volume())
+
+    def volumes(self) -> tuple[Interval, ...]:
+        """Returns the hypervolume after every result of a training."""
+        return tuple(self._volume(until) for until in self._results())
+
+    def _refused(self, found: Finding) -> str:
+        """Returns why a candidate cannot be wanted whatever its NME; empty when it can."""
+        limit, size = self.request.max_latency_ms, self.request.max_size_bytes
+        if limit is not None and found.latency_ms * found.ms.low / found.ms.value > limit:
+            return f"{found.latency_ms:.2f} ms, allowed {limit:g}"
+        if size is not None and found.size_bytes > size:
+            return f"{human_bytes(found.size_bytes)}, allowed {human_bytes(size)}"
+        return ""
+
+    def finals(self) -> tuple[str, ...]:
+        """Returns the pipelines on the front, as far as they are trained; the baseline for none."""
+        racers = [racer for racer in self.study.racers() if racer.fidelity]
+        front = Front.of(racers, lambda racer: (racer.nme(racer.fidelity), racer.ms.value))
+        findings = self.study.findings()
+        found = tuple(findings[racer.number][-1].pipeline for racer in front.points)
+        return found or (BASELINE,)
