@@ -7,7 +7,7 @@ as if nothing had happened.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -110,14 +110,38 @@ def next_to_finish(racers: Sequence[Racer], fidelities: int) -> Racer | None:
     NME of different fidelities are made comparable by what the others gained on the way. Whoever
     adds most to the hypervolume comes first.
     """
+    for racer in _expected_front(racers, fidelities):
+        if racer.fidelity < fidelities and not racer.dropped and not is_beaten(racer, racers):
+            return racer
+    return None
+
+
+def next_to_extend(
+    racers: Sequence[Racer], extended: Container[tuple[int, int]], fidelities: int
+) -> Racer | None:
+    """Returns whose weights a new, smaller candidate inherits; None when nobody's pay.
+
+    It is on the front, as far as can be seen, and was trained beyond the first fidelity.
+
+    Args:
+        racers: All.
+        extended: Numbers and fidelities that have descendants already.
+        fidelities: How many there are.
+    """
+    for racer in _expected_front(racers, fidelities):
+        last = racer.fidelity
+        if last >= min(2, fidelities) and (racer.number, last) not in extended:
+            return racer
+    return None
+
+
+def _expected_front(racers: Sequence[Racer], fidelities: int) -> list[Racer]:
+    """Returns the front as it will be at the end, whoever adds most to the hypervolume first."""
     gains = expected_gains(racers, fidelities)
     trained = [racer for racer in racers if racer.fidelity > 0]
     expected = [racer.nme(racer.fidelity) - gains[racer.fidelity] for racer in trained]
     front = Front.of(range(len(trained)), lambda k: (expected[k], trained[k].ms.value)).points
-    for racer in _ranked([trained[k] for k in front], [expected[k] for k in front]):
-        if racer.fidelity < fidelities and not racer.dropped and not is_beaten(racer, racers):
-            return racer
-    return None
+    return _ranked([trained[k] for k in front], [expected[k] for k in front])
 
 
 def expected_gains(racers: Sequence[Racer], fidelities: int) -> tuple[float, ...]:

@@ -81,6 +81,8 @@ class SearchSpace:
         begin: Passes that every pipeline begins with.
         recovery: The training pass, without epochs.
         epochs: Of the recovery at every fidelity, each continuing where the one before ended.
+        further: Passes that make a trained candidate smaller, for descendants that inherit its
+            weights; empty for none.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}
@@ -88,7 +90,8 @@ class SearchSpace:
     after: tuple[tuple[str, ...], ...] = ()
     begin: str = "fold-batchnorm"
     recovery: str = "finetune"
-    epochs: tuple[float, ...] = (1.0, 3.0, 12.0)
+    epochs: tuple[float, ...] = (1.0, 3.0, 12.0, 36.0)
+    further: str = ""
 
     def __post_init__(self) -> None:
         if not self.epochs or min(self.epochs) <= 0:
@@ -99,7 +102,7 @@ class SearchSpace:
             for text in stage:
                 Pipeline.parse(lowest(text))
                 Pipeline.parse(_filled(text, [found.high for found in ranges(text)]))
-        Pipeline.parse(self.begin)
+        Pipeline.parse(_joined([self.begin, self.further]))
         for pipeline in self._recovery(len(self.epochs)):
             if not any(Need.TRAINER in item.required() for item in Pipeline.parse(pipeline).passes):
                 raise UsageError(f"recovery is '{self.recovery}', which trains nothing")
@@ -163,6 +166,11 @@ class SearchSpace:
         trained = self._recovery(fidelity)
         return Pipeline.parse(_joined([self.begin, sketch.before, *trained, sketch.after]))
 
+    def descendant(self, sketch: Sketch, fidelity: int) -> Sketch:
+        """Returns a sketch that goes on from what another one is after a fidelity."""
+        trained = self._recovery(fidelity)
+        return Sketch(_joined([sketch.before, *trained, self.further]), sketch.after)
+
     def _recovery(self, fidelity: int) -> list[str]:
         name, brace, options = self.recovery.partition("{")
         rest = f",{options}" if brace else "}"
@@ -184,6 +192,7 @@ class SearchSpace:
                 f"recovery = {json.dumps(self.recovery)}",
                 f"epochs = {json.dumps(list(self.epochs))}"
                 "  # of each fidelity, one continuing the other",
+                f"further = {json.dumps(self.further)}  # descendants of trained ones",
                 *stages("after", self.after),
                 "",
             )

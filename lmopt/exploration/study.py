@@ -6,7 +6,7 @@ import os
 import socket
 import warnings
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,9 +18,11 @@ from lmopt.exploration.space import SearchSpace, Sketch
 
 Sampler = Literal["tpe", "nsga2", "random"]
 SAMPLERS: tuple[Sampler, ...] = ("tpe", "nsga2", "random")
-STALE = 30
-"""Proposals in a row that were made before: then the space holds no more."""
-_WORKER, _BEFORE, _AFTER = "worker", "before", "after"
+STALE = 5
+"""Proposals in a row that were made before: then candidates are drawn at random."""
+EMPTY = 60
+"""Such proposals after which the space holds no more."""
+_WORKER, _BEFORE, _AFTER, _PARENT = "worker", "before", "after", "parent"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Finding:
         ms: Latency relative to the baseline's, known from fidelity 0 on.
         latency_ms: In milliseconds, measured or estimated as the search does it.
         place: In the order of all findings.
+        seconds: What making it took, beyond what was had before.
     """
 
     pipeline: str
@@ -46,6 +49,7 @@ class Finding:
     ms: Interval
     latency_ms: float
     place: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def nme_percent(self) -> float:
@@ -165,9 +169,10 @@ class Study:
         for trial in self._trials("RUNNING"):
             if trial.number not in under_way and not _is_alive(trial.user_attrs.get(_WORKER)):
                 return self._take(self._optuna.trial.Trial(self._study, trial._trial_id))
-        for _ in range(STALE):
+        for attempt in range(EMPTY):
             count = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = self._make_sampler(self._seed + count)
+            kind = self._sampler if attempt < STALE else "random"
+            self._study.sampler = self._make_sampler(kind, self._seed + count)
             asked = self._take(self._study.ask())
             earlier = next(a.number for a in self._drawn() if a.sketch == asked.sketch)
             if earlier == asked.number:
@@ -187,10 +192,28 @@ class Study:
 
     def _take(self, trial: Any) -> Asked:
         trial.set_user_attr(_WORKER, _this_process())
+        if _PARENT in trial.user_attrs:
+            return Asked(trial.number, _sketch_of(trial))
         sketch = self._space.draw(trial)
         trial.set_user_attr(_BEFORE, sketch.before)
         trial.set_user_attr(_AFTER, sketch.after)
         return Asked(trial.number, sketch)
+
+    def grow(self, parent: int, fidelity: int) -> None:
+        """Puts a descendant next in line: what `parent` is after a fidelity, made smaller."""
+        sketch = self._space.descendant(self.sketch(parent), fidelity)
+        attributes = {_BEFORE: sketch.before, _AFTER: sketch.after, _PARENT: [parent, fidelity]}
+        self._study.enqueue_trial({}, user_attrs=attributes)
+
+    def parents(self) -> Mapping[int, tuple[int, int]]:
+        """Returns number and fidelity of the parent of every descendant, by its number."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {t.number: tuple(t.user_attrs[_PARENT]) for t in trials if _PARENT in t.user_attrs}
+
+    @property
+    def has_waiting(self) -> bool:
+        """Returns whether somebody is in line, so that the next one is not drawn."""
+        return bool(self._trials("WAITING"))
 
     def tell(self, number: int, nme_percent: float, relative_ms: float) -> None:
         """Tells the sampler what a candidate is worth, or will be as far as can be guessed."""
@@ -211,9 +234,6 @@ class Study:
         """Tells other processes that this one trains a candidate on."""
         self._study.set_user_attr(f"claimed {number}", _this_process())
 
-    def _is_elsewhere(self, number: int) -> bool:
-        return _is_alive(self._study.user_attrs.get(f"claimed {number}"))
-
     def keep(self, number: int, fidelity: int, finding: Finding) -> None:
         """Records what a candidate is after a fidelity."""
         row = {**finding.to_json(), "place": sum(map(len, self.findings().values()))}
@@ -226,10 +246,11 @@ class Study:
         return tuple(a for a in self._drawn() if f"repeat {a.number}" not in attributes)
 
     def _drawn(self) -> tuple[Asked, ...]:
+        waiting = self._optuna.trial.TrialState.WAITING
         return tuple(
-            Asked(t.number, Sketch(t.user_attrs[_BEFORE], t.user_attrs[_AFTER]))
-            for t in self._study.get_trials(deepcopy=False)
-            if _AFTER in t.user_attrs
+            Asked(trial.number, _sketch_of(trial))
+            for trial in self._study.get_trials(deepcopy=False)
+            if _AFTER in trial.user_attrs and trial.state != waiting
         )
 
     def sketch(self, number: int) -> Sketch:
@@ -244,15 +265,7 @@ class Study:
 
     def findings(self) -> dict[int, tuple[Finding, ...]]:
         """Returns what is known of each candidate, by fidelity from 0 on."""
-        attributes = self._study.user_attrs
-        found: dict[int, tuple[Finding, ...]] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            rows: list[Finding] = []
-            while (key := f"found {trial.number} {len(rows)}") in attributes:
-                rows.append(finding_from_json(attributes[key]))
-            if rows:
-                found[trial.number] = tuple(rows)
-        return found
+        return _findings_in(self._study.user_attrs)
 
     def racers(self, until: int | None = None) -> tuple[Racer, ...]:
         """Returns the candidates for `lmopt.exploration.racing`, in the order of asking.
@@ -262,14 +275,15 @@ class Study:
         Args:
             until: How many findings to look at, the first ones; None takes all.
         """
-        dropped = self.reasons("dropped")
+        attributes = self._study.user_attrs
         made = []
-        for number, rows in self.findings().items():
+        for number, rows in _findings_in(attributes).items():
             known = [row for row in rows if until is None or row.place < until]
             if known:
                 errors = tuple(np.asarray(row.errors, np.float64) for row in known)
                 sizes = known[-1].macs, known[-1].parameters
-                taken = number in dropped or self._is_elsewhere(number)
+                dropped = f"dropped {number}" in attributes
+                taken = dropped or _is_alive(attributes.get(f"claimed {number}"))
                 made.append(Racer(number, known[0].ms, errors, *sizes, taken))
         return tuple(made)
 
@@ -293,18 +307,33 @@ class Study:
         wanted = tuple(self._optuna.trial.TrialState[state] for state in states)
         return self._study.get_trials(deepcopy=False, states=wanted)
 
-    def _make_sampler(self, seed: int) -> Any:
+    def _make_sampler(self, kind: Sampler, seed: int) -> Any:
         samplers = self._optuna.samplers
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Optuna calls experimental is the joint sampling
-            if self._sampler == "nsga2":
+            if kind == "nsga2":
                 return samplers.NSGAIISampler(population_size=12, seed=seed)
-            if self._sampler == "random":
+            if kind == "random":
                 return samplers.RandomSampler(seed=seed)
             start = len(self._space.design())
             return samplers.TPESampler(
                 seed=seed, multivariate=True, group=True, n_startup_trials=max(start, 8)
             )
+
+
+def _findings_in(attributes: Mapping[str, Any]) -> dict[int, tuple[Finding, ...]]:
+    keys = sorted(
+        tuple(map(int, key.split()[1:])) for key in attributes if key.startswith("found ")
+    )
+    found: dict[int, list[Finding]] = {}
+    for number, fidelity in keys:
+        row = finding_from_json(attributes[f"found {number} {fidelity}"])
+        found.setdefault(number, []).append(row)
+    return {number: tuple(rows) for number, rows in found.items()}
+
+
+def _sketch_of(trial: Any) -> Sketch:
+    return Sketch(trial.user_attrs[_BEFORE], trial.user_attrs[_AFTER])
 
 
 def _this_process() -> str:

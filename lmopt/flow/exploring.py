@@ -24,7 +24,9 @@ from lmopt.units import human_bytes
 EXPLORED = 0.6
 """Part of the budget that goes to new candidates; the front is trained to the end with the next."""
 FINISHED = 0.9
-"""Part of the budget after which no training is begun: the rest measures and scores the front."""
+"""Part of the budget that trainings have to be done in: the rest measures and scores the front."""
+GROWN = 0.5
+"""Part of the candidates that may inherit the weights of another one."""
 
 
 class Explorer:
@@ -66,62 +68,90 @@ class Explorer:
             minutes: Tells how much of the budget is spent.
         """
         while True:
-            while not self.crew.is_full and (task := self._next(minutes)) is not None:
+            while not self.crew.is_full and (task := self._next(minutes())) is not None:
                 self._begin(task)
             if not self._under_way:
                 break
             self._take(self.crew.finish())
-        if self._next_to_finish() is None:
-            return self._stopped
-        return (
-            f"{self._stopped}; not all of the front is trained to the end: give a larger --budget"
-        )
+        stopped = self._stopped or "the time is over"
+        if racing.next_to_finish(self.study.racers(), self.fidelities) is None:
+            return stopped
+        return f"{stopped}; not all of the front is trained to the end: give a larger --budget"
 
-    def _next(self, minutes: Callable[[], float]) -> Task | None:
+    def _next(self, minutes: float) -> Task | None:
         """Returns what is to be made next; None when that hangs on what is under way, or is over.
 
-        Reasons to stop exploring are found here, and kept.
+        The front is trained to its end in time; what time is left after that explores again.
         """
         budget = self.request.budget_minutes
-        if minutes() > EXPLORED * budget:
-            self._stopped = self._stopped or "the time for new candidates is over"
-        elif self._begun:
+        left = FINISHED * budget - minutes
+        if left < 0:
+            return None
+        if minutes <= EXPLORED * budget:
+            return self._next_to_explore(left) or self._next_to_finish(left)
+        return self._next_to_finish(left) or self._next_to_explore(left)
+
+    def _next_to_explore(self, left: float) -> Task | None:
+        """Returns a task; notes the reason where there is nothing to explore any more."""
+        if self._begun:
             return self._task(self._begun.pop(0), 1)
         while not self._stopped:
-            task = self._next_to_explore()
-            if task is not None:
-                return task
-        return self._next_to_finish() if minutes() < FINISHED * budget else None
+            if self._has_settled():
+                self._stopped = "the front has stood still"
+                break
+            racer = racing.next_to_train(self._free(left), self.fidelities)
+            if racer is not None:
+                return self._task(racer.number, racer.fidelity + 1)
+            new = sum(task.fidelity < 2 for task in self._under_way.values())
+            if self.request.trials is not None and self.study.told + new >= self.request.trials:
+                self._stopped = f"{self.study.told + new} candidates were tried"
+                break
+            self._grow()
+            asked = self.study.ask(self._under_way)
+            if asked is None:
+                self._stopped = "the space holds no more"
+                break
+            if not self.study.findings().get(asked.number):
+                return self._task(asked.number, 0)
+            self._judge(asked.number)
+            if self._begun:
+                return self._task(self._begun.pop(0), 1)
+        return None
 
-    def _next_to_explore(self) -> Task | None:
-        """Returns a task, or None after a reason to stop was noted or a candidate was refused."""
-        if self._has_settled():
-            self._stopped = "the front has stood still"
-            return None
-        racer = racing.next_to_train(self._free(), self.fidelities)
-        if racer is not None:
-            return self._task(racer.number, racer.fidelity + 1)
-        new = sum(task.fidelity < 2 for task in self._under_way.values())
-        if self.request.trials is not None and self.study.told + new >= self.request.trials:
-            self._stopped = f"{self.study.told + new} candidates were tried"
-            return None
-        asked = self.study.ask(self._under_way)
-        if asked is None:
-            self._stopped = "the space holds no more"
-            return None
-        if not self.study.findings().get(asked.number):
-            return self._task(asked.number, 0)
-        self._judge(asked.number)
-        return self._task(self._begun.pop(0), 1) if self._begun else None
+    def _grow(self) -> None:
+        """Puts a descendant of a good candidate in line, unless others come first."""
+        parents = self.study.parents()
+        if not self.space.further or self.study.has_waiting:
+            return
+        if len(parents) < GROWN * len(self.study.asked):
+            done = set(parents.values())
+            racer = racing.next_to_extend(self.study.racers(), done, self.fidelities)
+            if racer is not None:
+                self.study.grow(racer.number, racer.fidelity)
 
-    def _next_to_finish(self) -> Task | None:
-        racer = racing.next_to_finish(self._free(), self.fidelities)
+    def _next_to_finish(self, left: float) -> Task | None:
+        racer = racing.next_to_finish(self._free(left), self.fidelities)
         return None if racer is None else self._task(racer.number, racer.fidelity + 1)
 
-    def _free(self) -> tuple[Racer, ...]:
-        """Returns the candidates; what is under way is not to be trained on by another."""
+    def _free(self, left: float) -> tuple[Racer, ...]:
+        """Returns the candidates; whom another one trains, or who takes too long, is out.
+
+        Args:
+            left: Minutes.
+        """
+        findings = self.study.findings()
+
+        def is_out(racer: Racer) -> bool:
+            last = racer.fidelity
+            if racer.number in self._under_way:
+                return True
+            if not 0 < last < self.fidelities:
+                return False
+            longer = self.space.epochs[last] / self.space.epochs[last - 1]
+            return findings[racer.number][last].seconds * longer > 60 * left
+
         return tuple(
-            replace(racer, dropped=True) if racer.number in self._under_way else racer
+            replace(racer, dropped=True) if is_out(racer) else racer
             for racer in self.study.racers()
         )
 
@@ -164,6 +194,7 @@ class Explorer:
             parameters=scored.made.parameters,
             ms=gauged.relative,
             latency_ms=gauged.ms,
+            seconds=scored.made.seconds,
         )
         self.study.keep(task.number, task.fidelity, found)
         volume = self._volume() if task.fidelity else None

@@ -40,6 +40,7 @@ SMALLER = (
 )
 """Stages of alternatives that make a detector smaller, with the numbers that are worth trying."""
 RECOVERY = "finetune{learning-rate=1e-3,distill=0.5}"
+FURTHER = "prune{amount=0.3}"
 
 
 def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
@@ -198,6 +199,7 @@ def space_for(target: Target) -> SearchSpace:
         ),
         after=(tuple(endings),),
         recovery=RECOVERY,
+        further=FURTHER if FURTHER.partition("{")[0] in installed_ones else "",
     )
 
 
@@ -213,4 +215,6 @@ def fitted(space: SearchSpace, bench: Workbench, listen: Listener = ignore) -> S
         return True
 
     before = (tuple(text for text in stage if fits(text)) for stage in space.before)
-    return replace(space, before=tuple(stage for stage in before if stage and stage != ("",)))
+    further = space.further if fits(space.further) else ""
+    kept = tuple(stage for stage in before if stage and stage != ("",))
+    return replace(space, before=kept, further=further)

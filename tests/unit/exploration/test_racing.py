@@ -88,6 +88,17 @@ def test_the_front_is_trained_to_its_end_by_what_it_will_be() -> None:
     assert racing.next_to_finish((), 2) is None
 
 
+def test_who_is_on_the_front_and_well_trained_has_descendants_once() -> None:
+    racers = (racer(0, 0.5, 9, 6, 5.0), racer(1, 0.3, 9, 8), racer(2, 0.4, 9, 7, 6.5))
+    first = racing.next_to_extend(racers, set(), 3)
+    assert first is not None and first.number == 0  # 1 was trained too little, 2 adds less
+    second = racing.next_to_extend(racers, {(0, 2)}, 3)
+    assert second is not None and second.number == 2
+    assert racing.next_to_extend(racers, {(0, 2), (2, 2)}, 3) is None
+    again = racing.next_to_extend(racers, {(0, 1), (2, 2)}, 3)
+    assert again is not None and again.number == 0  # it was trained further since
+
+
 def test_nothing_is_guessed_from_few_and_only_the_hopeless_is_told() -> None:
     known = [racer(k, 0.3 + 0.05 * k, 12 - k * 0.3, 7 - 0.2 * k) for k in range(10)]
     big_and_bad = Racer(

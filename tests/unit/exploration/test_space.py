@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lmopt.errors import InputError, UsageError
 from lmopt.exploration.space import SearchSpace, Sketch, load_space, ranges
+from lmopt.pipeline.manager import Pipeline
 
 SPACE = SearchSpace(
     before=(("", "drop-block{count=1..3}"), ("prune{amount=0.2..0.8:0.2}",)),
@@ -137,3 +138,22 @@ def test_a_mistake_in_a_space_is_named_with_its_file(
         load_space(path)
     assert caught.value.where is not None
     assert str(path) in caught.value.where
+
+
+def test_a_descendant_goes_on_from_what_its_parent_was() -> None:
+    space = SearchSpace(
+        before=(("prune{amount=0.5}",),),
+        after=(("quantize-int8",),),
+        recovery="finetune{distill=0.5}",
+        epochs=(1.0, 3.0),
+        further="prune{amount=0.3}",
+    )
+    parent = Sketch("prune{amount=0.5}", "quantize-int8")
+    child = space.descendant(parent, 1)
+    wanted = (
+        "fold-batchnorm,prune{amount=0.5},finetune{epochs=1,distill=0.5},prune{amount=0.3},"
+        "finetune{epochs=1,distill=0.5},quantize-int8"
+    )
+    assert space.pipeline(child, 1) == Pipeline.parse(wanted)
+    before = str(space.pipeline(parent, 1)).removesuffix(",quantize-int8")
+    assert str(space.pipeline(child, 0)).startswith(before)

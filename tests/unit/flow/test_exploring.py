@@ -1,0 +1,162 @@
+"""The loop of a search, with made-up candidates: what it asks for, and that crashes change nothing.
+
+Candidates here are arithmetic on their pipelines, so that hundreds are made in no time; real ones
+are searched in `tests/e2e/test_search.py`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lmopt.errors import BackendError
+from lmopt.exploration.candidate import Trained
+from lmopt.exploration.racing import Interval
+from lmopt.exploration.space import SearchSpace
+from lmopt.exploration.study import Study, Tried
+from lmopt.flow.crew import Outcome, Scored, Task
+from lmopt.flow.events import Event, Raced
+from lmopt.flow.exploring import Explorer
+from lmopt.flow.gauging import Gauged
+from lmopt.flow.request import SearchRequest
+
+SPACE = SearchSpace(
+    before=(("", "drop-block{count=1..4}"), ("prune{amount=0.1..0.9:0.01}",)),
+    epochs=(1.0, 3.0, 12.0),
+    further="prune{amount=0.3}",
+)
+FACES = 20
+BASELINE = 4.0
+
+
+class Crash(Exception):
+    """The process is killed."""
+
+
+class MadeUp:
+    """A crew and a gauge: NME falls with epochs, rises with what was removed."""
+
+    def __init__(self, size: int = 1, crash_after: int | None = None, minute: float = 0.0) -> None:
+        self.size, self.left, self.minute = size, crash_after, minute
+        self.tasks: list[Task] = []
+        self.made: list[str] = []
+        self.spent = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.tasks) >= self.size
+
+    def begin(self, task: Task) -> None:
+        assert not self.is_full
+        self.tasks.append(task)
+
+    def finish(self) -> Outcome:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Crash
+        task = self.tasks.pop(0)
+        self.made.append(str(task.pipeline))
+        removed, epochs, blocks, last = 1.0, 0.0, 0, 0.0
+        for item in task.pipeline.passes:
+            if item.name == "prune":
+                removed *= 1 - item.amount  # type: ignore[attr-defined]
+            elif item.name == "drop-block":
+                blocks += item.count  # type: ignore[attr-defined]
+            elif item.name == "finetune":
+                last = item.epochs  # type: ignore[attr-defined]
+                epochs += last
+        if blocks == 4:
+            return Outcome(task, BackendError("four are too many"))
+        minutes = last * self.minute if task.fidelity else 0.0
+        self.spent += minutes
+        loss = 3 * (1 - removed) ** 4 + 0.3 * blocks
+        errors = BASELINE + loss / (1 + epochs) ** 0.5 + 0.2 * np.sin(np.arange(FACES))
+        made = Trained(str(task.pipeline), "d", "m", 1, 0.0, 10, int(1e6 * removed), 60 * minutes)
+        return Outcome(task, Scored(made, tuple(errors.tolist())))
+
+    def of(self, made: Trained) -> Gauged:
+        ms = made.macs / 1e6
+        return Gauged(Interval(ms, 0.99 * ms, 1.01 * ms), ms)
+
+    def minutes(self) -> float:
+        return self.spent
+
+
+def explore(
+    folder: Path, made_up: MadeUp, seen: list[Event] | None = None, **limits: object
+) -> tuple[Tried, ...]:
+    """Returns everything that was tried until the search ends, or the process is killed."""
+    folder.mkdir(exist_ok=True)
+    study = Study(f"sqlite:///{folder / 's.db'}", "s", SPACE, "i", seed=0, sampler="tpe")
+    request = SearchRequest("velvet-apu", **limits)  # type: ignore[arg-type]
+    explorer = Explorer(
+        *(request, SPACE, study, made_up, made_up, [BASELINE] * FACES),  # type: ignore[arg-type]
+        listen=(lambda event: None) if seen is None else seen.append,
+    )
+    explorer.run(made_up.minutes)
+    return study.tried()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[MadeUp, tuple[Tried, ...]]:
+    made_up = MadeUp()
+    return made_up, explore(tmp_path_factory.mktemp("whole"), made_up, trials=10)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(moments=st.lists(st.integers(0, 30), min_size=1, max_size=2))
+def test_crashes_lose_nothing_repeat_nothing_and_change_nothing(
+    undisturbed, tmp_path_factory, moments: list[int]
+) -> None:
+    whole, tried = undisturbed
+    folder, made = tmp_path_factory.mktemp("killed"), []
+    for moment in moments:
+        made_up = MadeUp(crash_after=moment)
+        with suppress(Crash):
+            explore(folder, made_up, trials=10)
+        made += made_up.made
+    last = MadeUp()
+    assert explore(folder, last, trials=10) == tried
+    assert made + last.made == whole.made
+
+
+def test_descendants_inherit_the_weights_of_good_candidates(undisturbed) -> None:
+    _, tried = undisturbed
+    inherited = [t for t in tried if "finetune" in t.asked.sketch.before]
+    assert len(inherited) in range(1, 6)
+    texts = [row.pipeline for t in tried for row in t.findings]
+    for one in inherited:
+        parent = one.findings[0].pipeline.removesuffix(",prune{amount=0.3}")
+        assert parent in texts and parent.count("finetune") >= 2
+    numbers = [t.asked.number for t in tried]
+    assert numbers == sorted(set(numbers)) and len(tried) == 10
+
+
+def test_several_at_once_make_what_one_makes_and_nothing_twice(tmp_path) -> None:
+    seen: list[Event] = []
+    made_up = MadeUp(size=3)
+    tried = explore(tmp_path, made_up, seen, trials=12)
+    assert len(made_up.made) == len(set(made_up.made))
+    assert sum(len(t.findings) > 1 or bool(t.failure) for t in tried) == 12
+    under_way = [event.number for event in seen[:3] if isinstance(event, Raced)]
+    assert len(set(under_way)) == 3
+
+
+def test_no_training_is_begun_that_would_outlast_the_budget(tmp_path) -> None:
+    made_up = MadeUp(minute=1.0)
+    tried = explore(tmp_path, made_up, budget_minutes=40.0)
+    assert 20 < made_up.spent < 40
+    assert max(len(t.findings) for t in tried) == 4  # the front was trained to its end all the same
+
+
+def test_what_cannot_be_made_is_not_trained(tmp_path) -> None:
+    made_up = MadeUp()
+    tried = explore(tmp_path, made_up, trials=10)
+    four = [t for t in tried if "count=4" in str(t.asked.sketch)]
+    assert all(t.failure == "four are too many" and not t.findings for t in four)
