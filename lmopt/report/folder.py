@@ -10,9 +10,10 @@ from lmopt.detector.contract import Contract
 from lmopt.exploration.result import OptimizeResult
 from lmopt.files import write_atomically
 from lmopt.report.json_document import json_text
-from lmopt.report.overlay import overlays, some_faces
+from lmopt.report.overlay import Strip, overlays, some_faces, worst_faces
 from lmopt.report.page import page
 from lmopt.report.plot import front_png
+from lmopt.report.summary import recommended
 
 FACES = 6
 """Faces with landmarks on the page."""
@@ -48,6 +49,13 @@ def write_reports(
     plot = front_png(result)
     write_atomically(reports.plot, plot)
     models = {c.pipeline: Path(c.trained.model) for c in (result.baseline, *result.front)}
-    strips = overlays(models, contract, some_faces(faces, FACES)) if faces is not None else ()
-    write_atomically(reports.page, page(result, plot, strips).encode())
+    some: tuple[Strip, ...] = ()
+    worst: tuple[Strip, ...] = ()
+    if faces is not None:
+        some = overlays(models, contract, some_faces(faces, FACES))
+        pick = recommended(result)
+        compared = {c.pipeline: models[c.pipeline] for c in (result.baseline, pick)}
+        failing = worst_faces(faces, models[pick.pipeline], contract, FACES)
+        worst = overlays(compared, contract, failing)
+    write_atomically(reports.page, page(result, plot, some, worst).encode())
     return reports

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lmopt.data.crop import invert, transform
 from lmopt.data.dataset import Dataset
 from lmopt.detector.contract import Contract
+from lmopt.scoring.metrics import nme_percent
 from lmopt.scoring.protocols import ScoringProtocol
 
 SIDE = 224
@@ -21,16 +22,36 @@ TRUTH, FOUND = (60, 200, 90), (255, 70, 60)
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures of one model's answers, as JPEG files in memory."""
+    """Pictures of one model's answers, as JPEG files in memory.
+
+    Attributes:
+        title: The model.
+        pictures: One per face.
+        captions: Face and its NME, per picture.
+    """
 
     title: str
     pictures: tuple[bytes, ...]
+    captions: tuple[str, ...]
 
 
 def some_faces(faces: Dataset, count: int) -> Dataset:
     """Returns `count` faces spread evenly over a dataset (all when it has fewer)."""
     places = np.linspace(0, len(faces) - 1, min(count, len(faces))).round().astype(int)
     chosen = {faces.faces[place].id for place in places}
+    return faces.keep(lambda face: face.id in chosen)
+
+
+def worst_faces(faces: Dataset, model: Path, contract: Contract, count: int) -> Dataset:
+    """Returns the `count` faces on which a file has the largest NME.
+
+    Raises:
+        InputError: A picture cannot be read, or the file does not fit the contract.
+        BackendError: The runtime fails on the file.
+    """
+    score = ScoringProtocol(contract, faces).score(model)
+    worst = np.argsort(score.per_face)[::-1][:count]
+    chosen = {faces.faces[place].id for place in worst}
     return faces.keep(lambda face: face.id in chosen)
 
 
@@ -51,6 +72,7 @@ def overlays(models: dict[str, Path], contract: Contract, faces: Dataset) -> tup
     strips = []
     for title, model in models.items():
         found = protocol.predict(model)
+        errors = nme_percent(found, protocol.truth, contract.scheme, protocol.normaliser)
         pictures = tuple(
             face_jpeg(
                 crops.pixels[k],
@@ -62,7 +84,9 @@ def overlays(models: dict[str, Path], contract: Contract, faces: Dataset) -> tup
             )
             for k in range(len(crops))
         )
-        strips.append(Strip(title, pictures))
+        named = zip(faces.faces, errors, strict=True)
+        captions = tuple(f"{face.id}: {error:.1f} %" for face, error in named)
+        strips.append(Strip(title, pictures, captions))
     return tuple(strips)
 
 

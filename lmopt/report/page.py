@@ -11,13 +11,14 @@ from lmopt.report import storage, summary
 from lmopt.report.overlay import Strip
 
 
-def page(result: OptimizeResult, plot: bytes, strips: Sequence[Strip]) -> str:
+def page(result: OptimizeResult, plot: bytes, some: Sequence[Strip], worst: Sequence[Strip]) -> str:
     """Returns the page; it loads nothing from elsewhere.
 
     Args:
         result: What was found.
         plot: The front as PNG.
-        strips: Faces with landmarks, per model.
+        some: Faces with landmarks, per model.
+        worst: Those on which what is recommended fails most, likewise.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -53,9 +54,14 @@ def page(result: OptimizeResult, plot: bytes, strips: Sequence[Strip]) -> str:
             "rows": [storage.cells(row, result.storage) for row in result.storage.rows],
             "remarks": storage.remarks(result.storage),
         },
-        strips=[
-            {"title": strip.title, "pictures": [_base64(picture) for picture in strip.pictures]}
-            for strip in strips
+        choices=summary.choices(result),
+        albums=[
+            {"title": title, "strips": [_shown(strip) for strip in strips]}
+            for title, strips in (
+                ("Landmarks on test faces", some),
+                (f"Where {pick} fails most", worst),
+            )
+            if strips
         ],
         others=[
             *(
@@ -70,6 +76,14 @@ def page(result: OptimizeResult, plot: bytes, strips: Sequence[Strip]) -> str:
         ],
         environment=list(result.environment.items()),
     )
+
+
+def _shown(strip: Strip) -> dict[str, object]:
+    pictures = zip(strip.pictures, strip.captions, strict=True)
+    return {
+        "title": strip.title,
+        "pictures": [{"data": _base64(data), "caption": text} for data, text in pictures],
+    }
 
 
 def _base64(data: bytes) -> str:

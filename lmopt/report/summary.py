@@ -10,6 +10,8 @@ from lmopt.units import human_bytes
 
 SMALL_DROP = 0.3
 """Points of NME that a user hardly sees: what the recommendation may lose."""
+LOSSES = (0.0, 0.05, 0.1, 0.2, SMALL_DROP, 0.6, 1.0)
+"""Points of NME for which it is said what to ship."""
 
 
 @dataclass(frozen=True)
@@ -147,26 +149,64 @@ def faces(result: OptimizeResult) -> str:
     return f"{data['kind']} ({data['name']}: {counts}); {data['normaliser']}, crop {data['crop']}"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What to ship when so much NME may be lost.
+
+    Attributes:
+        points: Of validation NME that may be lost against the baseline.
+        candidate: The fastest of the front that loses no more.
+        text: What it costs and brings.
+    """
+
+    points: float
+    candidate: Candidate
+    text: str
+
+
+def choices(result: OptimizeResult) -> tuple[Choice, ...]:
+    """Returns what to ship for the losses in `LOSSES`, without larger ones that buy nothing."""
+    found: list[Choice] = []
+    for points in LOSSES:
+        pick = _fastest(result, points)
+        if pick is not None and (not found or pick != found[-1].candidate):
+            found.append(Choice(points, pick, f"{_gain(pick, result)}; {_price(pick, result)}"))
+    return tuple(found)
+
+
 def recommended(result: OptimizeResult) -> Candidate:
-    """Returns the fastest front point within 0.3 points of the baseline's validation NME."""
-    limit = result.baseline.trained.val_nme_percent + SMALL_DROP
-    good = [c for c in result.front if c.trained.val_nme_percent <= limit]
-    return min(good or result.front, key=lambda c: c.latency.ms)
+    """Returns the fastest front point within `SMALL_DROP` of the baseline's validation NME."""
+    return _fastest(result, SMALL_DROP) or min(result.front, key=lambda c: c.latency.ms)
 
 
 def recommendation(result: OptimizeResult) -> str:
     """Returns which file to ship and why, as a sentence."""
-    pick, base = recommended(result), result.baseline
-    change = pick.trained.val_nme_percent - base.trained.val_nme_percent
-    if pick.trained.digest == base.trained.digest:
+    pick = recommended(result)
+    if pick.trained.digest == result.baseline.trained.digest:
         return f"ship the float baseline: nothing faster keeps its NME within {SMALL_DROP} points"
-    gain = (
-        f"{base.latency.ms / pick.latency.ms:.2f}x as fast as the float baseline (estimated)"
-        if is_estimated(result)
-        else f"{_times(pick.phone_speedup or pick.speedup)} as fast as the float baseline "
+    return f"ship {pick.pipeline}: {_gain(pick, result)}, {_price(pick, result)}"
+
+
+def _fastest(result: OptimizeResult, points: float) -> Candidate | None:
+    limit = result.baseline.trained.val_nme_percent + points
+    good = [c for c in result.front if c.trained.val_nme_percent <= limit]
+    return min(good, key=lambda c: c.latency.ms, default=None)
+
+
+def _gain(pick: Candidate, result: OptimizeResult) -> str:
+    if is_estimated(result):
+        times = result.baseline.latency.ms / pick.latency.ms
+        return f"{times:.2f}x as fast as the float baseline (estimated)"
+    return (
+        f"{_times(pick.phone_speedup or pick.speedup)} as fast as the float baseline "
         f"(measured{' on the phone' if pick.phone_speedup else ''})"
     )
+
+
+def _price(pick: Candidate, result: OptimizeResult) -> str:
+    base = result.baseline
+    change = pick.trained.val_nme_percent - base.trained.val_nme_percent
     return (
-        f"ship {pick.pipeline}: {gain}, {human_bytes(pick.trained.size_bytes)} instead of "
+        f"{human_bytes(pick.trained.size_bytes)} instead of "
         f"{human_bytes(base.trained.size_bytes)}, {change:+.2f} points validation NME"
     )

@@ -157,6 +157,9 @@ def show(data: tuple[Path, ...], device: str, result: OptimizeResult, reports: R
         note("note: other work kept this machine busy meanwhile; latencies may be high")
     for text in (*result.environment.get("phone_notes", ()), *result.environment.get("doubts", ())):
         note(f"note: the phone: {text}")
+    for choice in summary.choices(result):
+        typer.echo(f"may lose {choice.points:g} points: {choice.candidate.pipeline}")
+        typer.echo(f"  {choice.text}")
     typer.echo(f"next: {summary.recommendation(result)}")
     typer.echo(f"  {pick.trained.saved_models or pick.trained.model}")
     faces = "".join(f" --data {path}" for path in data)

@@ -44,7 +44,10 @@ def test_a_plot_of_equal_points_and_of_wild_ones_can_be_drawn() -> None:
 
 
 def test_the_page_loads_nothing_and_escapes_what_it_shows() -> None:
-    text = page(result(pipeline="insert-pool{after=<b>}"), b"plot", [Strip("strip", (b"face",))])
+    strip = Strip("strip", (b"face",), ("afw/<b>: 9.0 %",))
+    text = page(result(pipeline="insert-pool{after=<b>}"), b"plot", [strip], [strip])
+    assert text.count("afw/&lt;b&gt;: 9.0 %") == 2
+    assert "Where insert-pool{after=&lt;b&gt;} fails most" in text
     assert not re.findall(r"https?://", text)
     assert set(re.findall(r'src="([^:"]+):', text)) == {"data"}
     assert "insert-pool{after=&lt;b&gt;}" in text
@@ -58,9 +61,9 @@ def test_the_page_loads_nothing_and_escapes_what_it_shows() -> None:
 def test_a_measured_page_warns_of_no_estimates_but_of_a_busy_machine() -> None:
     measured = result("measured")
     busy = replace(measured, environment={**measured.environment, "busy": True})
-    assert "are estimates" not in page(measured, b"plot", [])
-    assert "kept this machine busy" not in page(measured, b"plot", [])
-    assert "kept this machine busy" in page(busy, b"plot", [])
+    assert "are estimates" not in page(measured, b"plot", [], [])
+    assert "kept this machine busy" not in page(measured, b"plot", [], [])
+    assert "kept this machine busy" in page(busy, b"plot", [], [])
 
 
 def test_all_reports_are_written_and_agree(tmp_path: Path) -> None:

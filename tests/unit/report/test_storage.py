@@ -83,7 +83,7 @@ def test_the_document_holds_changes_and_reasons() -> None:
 
 
 def test_the_page_shows_the_comparison() -> None:
-    text = page(replace(result(), storage=compared()), b"plot", [])
+    text = page(replace(result(), storage=compared()), b"plot", [], [])
     assert "<h2>Storage</h2>" in text and "uint8 (chosen)" in text
     assert "8-bit &lt;type&gt;" in text
-    assert "<h2>Storage</h2>" not in page(result(), b"plot", [])
+    assert "<h2>Storage</h2>" not in page(result(), b"plot", [], [])

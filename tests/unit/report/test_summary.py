@@ -94,3 +94,16 @@ def test_the_faces_are_named_with_their_kind() -> None:
     said = summary.faces(result())
     assert said.startswith("rendered faces (made: 9 train, 3 validation, 4 test)")
     assert "inter-ocular" in said
+
+
+def test_what_to_ship_follows_what_may_be_lost() -> None:
+    found = result("measured")  # 20 ms; 10 ms at +0.2 points; 5 ms at +2
+    none, some = summary.choices(found)
+    assert (none.points, none.candidate) == (0.0, found.baseline)
+    assert (some.points, some.candidate.pipeline) == (0.2, "quantize-uint8")
+    assert some.text == (
+        "2.00x [1.80, 2.20] as fast as the float baseline (measured); "
+        "2.0 KiB instead of 2.0 KiB, +0.20 points validation NME"
+    )
+    lost = replace(found, front=found.front[:1])
+    assert summary.choices(lost) == () and summary.recommended(lost) == found.front[0]
