@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from lmopt.cost.estimate import estimate
+from lmopt.cost.estimate import Estimate, estimate
+from lmopt.errors import BackendError
 from lmopt.exploration.candidate import Trained
 from lmopt.exploration.racing import Interval
 from lmopt.flow.candidates import HOST, OnPhone, thread_counts
@@ -15,6 +16,7 @@ from lmopt.frontend.tflite import read
 from lmopt.latency import harness
 from lmopt.latency.measurement import Measurement, ratio
 from lmopt.target.profile import Target
+from lmopt.units import human_bytes
 
 MEASURED_S = 4.0
 """Seconds for a candidate and the baseline at one thread count."""
@@ -52,8 +54,10 @@ class Gauge:
         """Returns the latency of a candidate.
 
         Raises:
-            BackendError: It cannot be run where it is measured.
+            BackendError: It cannot be run where it is measured, or is beyond a limit that can be
+                told before.
         """
+        self._require_fitting(made)
         if self._measure_on_phone is None and not is_measured_here(self._request, self._target):
             guess = self._estimated(made)
             relative = guess / self._estimated(self._baseline)
@@ -68,9 +72,23 @@ class Gauge:
         )
         return _relative(*(harness.best(measured, i.digest) for i in (self._baseline, made)))
 
+    def _require_fitting(self, made: Trained) -> None:
+        allowed = self._request.max_memory_bytes
+        if allowed is not None:
+            peak = self._estimate(made).memory.total_bytes
+            if peak > allowed:
+                raise BackendError(f"needs {human_bytes(peak)}, allowed {human_bytes(allowed)}")
+        if self._request.delegate_only:
+            for kernel in (time.kernel for time in self._estimate(made).kernels):
+                if not kernel.delegated:
+                    raise BackendError(f"%{kernel.node} falls off the engine: {kernel.refused}")
+
     def _estimated(self, made: Trained) -> float:
+        return self._estimate(made).latency_ms
+
+    def _estimate(self, made: Trained) -> Estimate:
         graph, _ = read(Path(made.model).read_bytes(), made.model)
-        return estimate(graph, self._target, threads=self._request.threads).latency_ms
+        return estimate(graph, self._target, threads=self._request.threads)
 
 
 def is_measured_here(request: SearchRequest, target: Target) -> bool:

@@ -97,6 +97,8 @@ class SearchRequest:
         max_nme_drop: Points of validation NME that what ships may lose against the baseline.
         max_latency_ms: Latency a candidate may have.
         max_size_bytes: Size a file may have.
+        max_memory_bytes: Estimated peak of activations and weights that a file may need.
+        delegate_only: Whether every kernel has to stay on the target's engine.
         latency: Whether candidates are measured on this host or estimated for the target; `auto`
             measures when the target is this host.
         device: `adb` or `adb:SERIAL` measures on a phone whatever `latency` says; else as for
@@ -123,6 +125,8 @@ class SearchRequest:
     max_nme_drop: float | None = None
     max_latency_ms: float | None = None
     max_size_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    delegate_only: bool = False
     latency: HowLatency = "auto"
     device: str = "auto"
     benchmark_model: Path | None = None
@@ -143,6 +147,7 @@ class SearchRequest:
                 "--max-nme-drop": self.max_nme_drop,
                 "--max-latency": self.max_latency_ms,
                 "--max-size": self.max_size_bytes,
+                "--max-memory": self.max_memory_bytes,
                 "--threads": self.threads,
             }
         )

@@ -60,6 +60,14 @@ def search(
     max_size: Annotated[
         float | None, typer.Option("--max-size", metavar="MIB", help="Size a file may have.")
     ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option("--max-memory", metavar="MIB", help="Peak of activations and weights."),
+    ] = None,
+    delegate_only: Annotated[
+        bool,
+        typer.Option("--delegate-only", help="Refuse what partly falls off the target's engine."),
+    ] = False,
     latency: Annotated[
         str,
         typer.Option(
@@ -126,7 +134,9 @@ def search(
         trials=trials,
         max_nme_drop=max_nme_drop,
         max_latency_ms=max_latency,
-        max_size_bytes=None if max_size is None else int(max_size * _MIB),
+        max_size_bytes=_bytes(max_size),
+        max_memory_bytes=_bytes(max_memory),
+        delegate_only=delegate_only,
         latency=cast("HowLatency", latency),
         device=device,
         benchmark_model=benchmark_model,
@@ -158,3 +168,7 @@ def search(
     show(request.data, request.device, result.optimized, reports)
     for path in (page.json, page.plot):
         typer.echo(f"wrote {path}")
+
+
+def _bytes(mib: float | None) -> int | None:
+    return None if mib is None else int(mib * _MIB)
