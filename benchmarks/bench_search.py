@@ -23,7 +23,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.study import Sampler, Study
 from lmopt.files import write_atomically
 from lmopt.flow.candidates import obtain, thread_counts
-from lmopt.flow.host_profile import target_named
 from lmopt.flow.crew import Alone
+from lmopt.flow.host_profile import target_named
 from lmopt.flow.journal import Journal
 from lmopt.flow.pipelines import BASELINE
 from lmopt.flow.request import SearchRequest
@@ -54,6 +54,8 @@ from lmopt.target.profile import Target
 RESULTS = Path(__file__).parent / "results" / "search.json"
 DETECTOR = "pfld-1.0@300w"
 WIDTHS = (0.75, 0.5, 0.35, 0.25, 0.18, 0.12)
+FIDELITIES = 3
+"""What fits into twenty minutes; for all alike."""
 Minutes = Callable[[], float]
 
 
@@ -86,6 +88,7 @@ def main() -> None:
     detector, faces, target = load(given.detector), as_faces(given.data, None), target_named("host")
     with Workbench(detector, faces, target, cache=given.out / "probe") as bench:
         space = fitted(space_for(target), bench)
+    space = replace(space, epochs=space.epochs[:FIDELITIES])
     start = Start(detector, faces, target, space, given.minutes)
     rivals: dict[str, Callable[[Path], None]] = {
         "width": lambda out: by_list(start, out, width_pipelines(start)),
