@@ -254,10 +254,10 @@ class ClusterCrew:
         self._waiting.insert(0, task)
         return None
 
-    def wait(self) -> None:
-        """Returns when at least one maker is ready; raises BackendError when none gets so."""
+    def wait(self, count: int = 1) -> None:
+        """Returns when so many makers are ready; raises BackendError when they do not get so."""
         deadline = time.monotonic() + PATIENCE_S
-        while not self._idle and not self._busy:
+        while len(self._idle) + len(self._busy) < count:
             self._look_for_nodes(POLL_S)
             if not self._starting and self._refusals:
                 raise BackendError(
@@ -265,7 +265,7 @@ class ClusterCrew:
                 )
             if time.monotonic() > deadline:
                 raise BackendError(
-                    f"no node of the cluster took a maker within {PATIENCE_S:g} s",
+                    f"the cluster's nodes took fewer than {count} makers within {PATIENCE_S:g} s",
                     where="--cluster",
                     hint="`ray status` shows what is free; what was found so far is kept: start "
                     "nodes, then --resume",
