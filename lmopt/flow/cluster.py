@@ -324,6 +324,7 @@ class ClusterCrew:
     def _done(self, calls: Mapping[Any, object], timeout_s: float) -> list[Any]:
         """Returns a call that has an answer, waiting a little."""
         if not calls:
+            time.sleep(timeout_s)
             return []
         done: list[Any] = self._ray.wait(list(calls), num_returns=1, timeout=timeout_s)[0]
         return done

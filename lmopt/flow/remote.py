@@ -20,7 +20,6 @@ from lmopt.errors import BackendError, LmoptError
 from lmopt.files import write_atomically
 from lmopt.flow.candidates import OnPhone, PhoneHere
 from lmopt.flow.crew import Outcome, Scored, Task, perform
-from lmopt.flow.events import Event, Training
 from lmopt.flow.journal import Journal
 from lmopt.flow.phone import Cabled, phone_of
 from lmopt.flow.request import SearchRequest
@@ -117,15 +116,10 @@ class Maker:
             seed=order.seed,
             teacher=order.teacher,
             cache=self._journal.cache,
-            listen=self._listen,
             threads=threads,
             depot=depot,
-            alone=False,
+            turn=self._turn,
         )
-
-    def _listen(self, event: Event) -> None:
-        if isinstance(event, Training):
-            self._turn.give_way()
 
     def perform(self, task: Task) -> tuple[Outcome, bytes]:
         """Returns what becomes of a task, and the model's file."""

@@ -23,7 +23,7 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.resolution import at_resolution
 from lmopt.latency import host
-from lmopt.pipeline.base import Teacher
+from lmopt.pipeline.base import Teacher, TrainingProgress
 from lmopt.pipeline.validation import Validation
 from lmopt.scoring.protocols import Score
 from lmopt.training.service import TrainingService
@@ -124,14 +124,19 @@ def train(
         at_resolution(graph, phase.size or rules.height, phase.size or rules.width)
     validation = _validation(source, faces) if plan.keep == "best" else None
     listen(Activity(f"training {source.name} on {len(faces.split('train'))} faces"))
-    with host.exclusive("training"):
+    with host.Beside() as turn:
+
+        def report(progress: TrainingProgress) -> None:
+            listen(Training(progress))
+            turn.give_way()
+
         for size, group in groupby(enumerate(phases, 1), lambda item: item[1].size):
             seen = rules if size is None else replace(rules, height=size, width=size)
             with TrainingService(
                 faces,
                 seen,
                 augment=AUGMENTATIONS[plan.augmentation],
-                on_progress=lambda p: listen(Training(p)),
+                on_progress=report,
             ) as service:
                 for number, (training, _) in group:
                     last = number == len(phases)

@@ -21,7 +21,7 @@ from lmopt.detector.document import CONTRACT_KEY, contract_to_json
 from lmopt.flow.events import Activity, Listener, PassProgress, Training, ignore
 from lmopt.ir.graph import Graph
 from lmopt.latency import host
-from lmopt.pipeline.base import Need, PassContext
+from lmopt.pipeline.base import Need, PassContext, TrainingProgress
 from lmopt.pipeline.cache import Depot, PipelineCache, Shelf
 from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
 from lmopt.runtime.parity import is_quantized, prove
@@ -127,7 +127,7 @@ class Workbench:
         listen: Listener = ignore,
         threads: int = 2,
         depot: Depot | None = None,
-        alone: bool = True,
+        turn: host.Beside | None = None,
     ) -> None:
         """Keeps what it is given; services start when a pass first asks for one.
 
@@ -141,7 +141,7 @@ class Workbench:
             listen: Receives events.
             threads: CPU threads for calibration and scoring.
             depot: Where caches of several machines share what they have.
-            alone: Whether trainings hold the machine; else whoever runs pipelines sees to it.
+            turn: Is held while a training runs, which gives way to measurements.
         """
         self.detector = detector
         self.faces = faces
@@ -149,7 +149,7 @@ class Workbench:
         self.teacher = teacher
         self.seed = seed
         self._cache = None if cache is None else PipelineCache(cache, depot)
-        self._alone = alone
+        self._turn = turn or host.Beside()
         self._shelf = None if cache is None else Shelf(cache / "findings")
         self._listen = listen
         self._threads = threads
@@ -178,9 +178,13 @@ class Workbench:
         service = TrainingService(
             self.faces.split("train"),
             self.detector.require_contract(),
-            on_progress=lambda progress: self._listen(Training(progress)),
+            on_progress=self._trained_on,
         )
         return self._stack.enter_context(service)
+
+    def _trained_on(self, progress: TrainingProgress) -> None:
+        self._listen(Training(progress))
+        self._turn.give_way()
 
     @cached_property
     def _calibrator(self) -> FaceCalibrator:
@@ -225,7 +229,7 @@ class Workbench:
             self._listen(PassProgress(str(pipeline), event))
 
         trains = any(Need.TRAINER in item.required() for item in pipeline.passes)
-        with host.exclusive("training") if trains and self._alone else nullcontext():
+        with self._turn if trains else nullcontext():
             return pipeline.run(
                 self.detector.graph,
                 self.context(),

@@ -122,7 +122,7 @@ def lock_path() -> Path:
 
 @contextmanager
 def exclusive(purpose: str, *, wait_s: float = 600.0) -> Iterator[None]:
-    """Holds the machine for one job: a measurement, or a training that must not disturb one.
+    """Holds the machine for one job: a measurement.
 
     It may be nested within a thread; other threads and processes wait their turn. Those that hold
     it with `Beside` give way.
@@ -154,7 +154,7 @@ def exclusive(purpose: str, *, wait_s: float = 600.0) -> Iterator[None]:
 class Beside:
     """Holds the machine together with other work of its kind, but never beside a measurement.
 
-    A context manager. Work that lasts calls `give_way` about once a second.
+    A context manager that may be nested. Work that lasts calls `give_way` about once a second.
     """
 
     def __init__(self, *, wait_s: float = 3600.0) -> None:
@@ -165,28 +165,41 @@ class Beside:
         """
         self._wait_s = wait_s
         self._file: IO[str] | None = None
+        self._depth = 0
 
     def __enter__(self) -> Self:
         """Waits until nobody measures; raises BackendError when that takes too long."""
-        self._file = _opened(lock_path())
-        _take_turn(self._file, fcntl.LOCK_SH, self._wait_s)
+        if not self._depth:
+            self._take()
+        self._depth += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = None
+        self._depth -= 1
+        if not self._depth:
+            self._release()
 
     def give_way(self) -> None:
         """Lets whoever waits to measure do so, and returns when that is over."""
         with _opened(_queue_path()) as queue:
-            try:
-                fcntl.flock(queue, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                pass
-        self.__exit__()
-        self.__enter__()
+            is_wanted = not _taken(queue, fcntl.LOCK_SH)
+        if is_wanted:
+            self._release()
+            self._take()
+
+    def _take(self) -> None:
+        file = _opened(lock_path())
+        try:
+            _take_turn(file, fcntl.LOCK_SH, self._wait_s)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    def _release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
 
 def _queue_path() -> Path:

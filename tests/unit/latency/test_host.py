@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,18 +117,31 @@ def test_sharers_work_at_once_and_stand_still_while_somebody_measures(lock) -> N
         assert max(moments) > ended
 
 
+def test_sharing_nests_and_gives_way_from_within(lock) -> None:
+    turn = host.Beside(wait_s=5)
+    with turn, turn:
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(_measure, 5.0)
+            while not waiting.done():
+                turn.give_way()
+        assert waiting.result()
+        with pytest.raises(BackendError):
+            _measure(0.0)
+    assert _measure(0.0)
+
+
 def test_who_shares_the_machine_is_waited_for(lock) -> None:
     with host.Beside() as turn:
         with pytest.raises(BackendError, match=r"another process: .* not free"):
-            _measure_elsewhere()
+            _measure(0.1)
         turn.give_way()
     with host.exclusive("measuring", wait_s=0.0):
         pass
 
 
-def _measure_elsewhere() -> None:
-    with host.exclusive("measuring", wait_s=0.1):
-        pass
+def _measure(wait_s: float) -> bool:
+    with host.exclusive("measuring", wait_s=wait_s):
+        return True
 
 
 def test_a_lock_behind_a_link_is_not_followed(lock, tmp_path) -> None:
