@@ -127,11 +127,20 @@ class QuantScheme:
         storage: Activation storage: I8, U8 or I16.
         per_channel: Whether kernels have a scale per output channel (int8) or one (uint8).
         real: Nodes that stay in float32, besides those that have no integer form.
+        wide: Nodes with 16-bit activations, whose kernels are int8 per channel; those of `real`
+            stay real.
     """
 
     storage: DType
     per_channel: bool
     real: frozenset[str] = frozenset()
+    wide: frozenset[str] = frozenset()
+
+    def on(self, storage: DType) -> QuantScheme:
+        """Returns how those nodes are stored that are on `storage`: the scheme's own, or I16."""
+        if storage is self.storage:
+            return self
+        return QuantScheme(storage, per_channel=True, real=self.real)
 
 
 class Trainer(Protocol):
