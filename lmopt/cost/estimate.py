@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from lmopt.cost.trust import doubts
 from lmopt.errors import BackendError, InputError
 from lmopt.ir.graph import Graph
 from lmopt.target.catalog import load_target
-from lmopt.target.profile import Target
+from lmopt.target.profile import FORMS, Target
 
 MODEL = "sum of launches, arithmetic and memory over fused kernels, version 2"
 
@@ -146,6 +147,7 @@ def estimate(graph: Graph, target: Target, *, threads: int | None = None) -> Est
         notes=(
             *_basis_notes(target, count),
             *_fallback_notes(found, fallback),
+            *_beside_notes(inside, target),
             *doubts(found, target, count),
         ),
     )
@@ -208,6 +210,17 @@ def _fallback_notes(found: Sequence[Kernel], fallback: Target | None) -> tuple[s
     return (
         f"{len(outside)} of {len(found)} kernels fall back to {fallback.name} ({_named(outside)}), "
         f"{islands(found)} transfers",
+    )
+
+
+def _beside_notes(inside: Sequence[Kernel], target: Target) -> tuple[str, ...]:
+    """Returns what the runtime computes in kernels of its own, which its engine does not take."""
+    beside = Counter(k.storage for k in inside if k.storage not in target.storage)
+    forms = {stored: form for form, stored in FORMS.items()}
+    return tuple(
+        f"{count} of {len(inside)} kernels in {storage} run beside the engine: "
+        f"{target.rule(forms[storage]).reason}"
+        for storage, count in beside.items()
     )
 
 

@@ -182,7 +182,7 @@ def _bytes(tensor: TensorType, halved: bool) -> int:
 def _refusal(node: Node, storage: str, target: Target) -> str:
     if node.op.kind not in target.supported_ops:
         return f"the engine has no {node.op.kind}"
-    if storage not in target.storage:
+    if not target.computes(storage):
         return f"the engine does not compute in {storage}"
     return ""
 

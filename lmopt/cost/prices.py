@@ -53,7 +53,7 @@ def prices(target: Target, storage: str, threads: int) -> Array:
     """Returns the microseconds that one unit of every term costs.
 
     Threads divide arithmetic and the reading of weights; activations pass through what the cores
-    share, and every further thread makes a launch longer.
+    share, and every further thread makes a launch longer. Kernels beside the engine have one.
 
     Raises:
         BackendError: The target has no rate for the storage.
@@ -65,13 +65,20 @@ def prices(target: Target, storage: str, threads: int) -> Array:
             f"'{target.name}' has no rate for {storage}",
             hint=f"end the pipeline in one of: {', '.join(target.storage)}",
         )
-    integer = storage in INTEGERS
-    gain = speedup(target, threads)
+    beside = storage not in target.storage
+    integer = storage in INTEGERS and not beside
+    gain = 1.0 if beside else speedup(target, threads)
     rate = peak.value * gain
     if integer and "integer_share" in numbers:
         rate *= numbers["integer_share"].value
-    shares = [numbers.get(SHARES[name], numbers["conv_share"]).value for name in ARITHMETIC]
-    bandwidth = numbers["bandwidth"].value
+    shares = [
+        1.0 if beside else numbers.get(SHARES[name], numbers["conv_share"]).value
+        for name in ARITHMETIC
+    ]
+    if f"depthwise_{storage}" in numbers:
+        depthwise = numbers[f"depthwise_{storage}"].value * gain
+        shares[ARITHMETIC.index("depthwise")] = depthwise / rate
+    bandwidth = numbers.get(f"bandwidth_{storage}", numbers["bandwidth"]).value
     weights = numbers.get("weight_bandwidth", numbers["bandwidth"]).value * gain
     if integer and "integer_bandwidth" in numbers:
         # What limits it is rounding, which threads share: published 8-bit networks gain as much

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +19,11 @@ from lmopt.calibration.observe import FaceCalibrator
 from lmopt.codegen.tflite import emit
 from lmopt.cost.estimate import TargetCost
 from lmopt.data.dataset import Dataset, Split
+from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
 from lmopt.detector.document import CONTRACT_KEY, contract_to_json
 from lmopt.flow.events import Activity, Listener, PassProgress, Training, ignore
-from lmopt.ir.graph import Graph
+from lmopt.ir.graph import Graph, Value
 from lmopt.latency import host
 from lmopt.pipeline.base import Need, PassContext, TrainingProgress
 from lmopt.pipeline.cache import Depot, PipelineCache, Shelf
@@ -112,6 +116,35 @@ class GraphScorer:
         return nme_percent(found, wanted, scheme, normaliser)
 
 
+class ShelvedCalibrator(FaceCalibrator):
+    """A calibrator that keeps the means it measured: one for every mixture a search looks at."""
+
+    def __init__(
+        self, faces: Dataset, contract: Contract, shelf: Shelf | None, *, threads: int = 2
+    ) -> None:
+        """Keeps training faces, contract and shelf."""
+        super().__init__(faces, contract, threads=threads)
+        self._shelf = shelf
+
+    def means(
+        self, graph: Graph, values: Sequence[Value], *, faces: int
+    ) -> Mapping[Value, NDArray[np.float64]]:
+        """Returns the mean of each value over faces; see `FaceCalibrator.means`."""
+        if self._shelf is None:
+            return super().means(graph, values, faces=faces)
+        key = ("means", graph.digest(), *map(str, values), str(faces), self.digest)
+        kept = self._shelf.get(*key)
+        if kept is not None:
+            damaged = suppress(ValueError, KeyError, EOFError, OSError, BadZipFile)
+            with damaged, np.load(io.BytesIO(kept), allow_pickle=False) as arrays:
+                return {value: arrays[str(value)] for value in values}
+        found = super().means(graph, values, faces=faces)
+        data = io.BytesIO()
+        np.savez(data, **{str(value): mean for value, mean in found.items()})
+        self._shelf.put(data.getvalue(), *key)
+        return found
+
+
 class Workbench:
     """Runs pipelines for one detector on one dataset; a context manager over its workers."""
 
@@ -187,10 +220,13 @@ class Workbench:
         self._turn.give_way()
 
     @cached_property
-    def _calibrator(self) -> FaceCalibrator:
+    def _calibrator(self) -> ShelvedCalibrator:
         assert self.faces is not None
-        return FaceCalibrator(
-            self.faces.split("train"), self.detector.require_contract(), threads=self._threads
+        return ShelvedCalibrator(
+            self.faces.split("train"),
+            self.detector.require_contract(),
+            self._shelf,
+            threads=self._threads,
         )
 
     @cached_property

@@ -49,6 +49,7 @@ from lmopt.quant.assign import plan_grids, quantize_graph
 SCHEMES: Mapping[str, QuantScheme] = {
     "i8": QuantScheme(DType.I8, per_channel=True),
     "u8": QuantScheme(DType.U8, per_channel=False),
+    "i16": QuantScheme(DType.I16, per_channel=True),
 }
 SHARES: Mapping[str, float] = {"f32": 1.0, "i8": 1.0, "u8": 0.4}
 """Networks in a storage, as part of the full number."""

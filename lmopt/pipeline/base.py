@@ -17,7 +17,7 @@ from lmopt.errors import PassError, UsageError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.validation import Validation
-from lmopt.target.profile import Target
+from lmopt.target.profile import FORMS, Target
 
 
 class Preserves(Enum):
@@ -127,11 +127,20 @@ class QuantScheme:
         storage: Activation storage: I8, U8 or I16.
         per_channel: Whether kernels have a scale per output channel (int8) or one (uint8).
         real: Nodes that stay in float32, besides those that have no integer form.
+        wide: Nodes with 16-bit activations, whose kernels are int8 per channel; those of `real`
+            stay real.
     """
 
     storage: DType
     per_channel: bool
     real: frozenset[str] = frozenset()
+    wide: frozenset[str] = frozenset()
+
+    def on(self, storage: DType) -> QuantScheme:
+        """Returns how those nodes are stored that are on `storage`: the scheme's own, or I16."""
+        if storage is self.storage:
+            return self
+        return QuantScheme(storage, per_channel=True, real=self.real)
 
 
 class Trainer(Protocol):
@@ -304,7 +313,7 @@ class PassContext:
         if key == TUTOR:
             return "" if self.tutor is None else f"{self.tutor[0].digest()} {self.tutor[1]!r}"
         if key == ENGINE:
-            return ABSENT if self.target is None else " ".join(sorted(self.target.supported_ops))
+            return ABSENT if self.target is None else _engine(self.target)
         if key == Need.CONTRACT:
             return "" if self.contract is None else repr(self.contract)
         service = self.services.get(Need(key))
@@ -397,6 +406,11 @@ class PassContext:
             raise PassError("the detector has no contract", hint=NEED_HINTS[Need.CONTRACT])
         self.reads[Need.CONTRACT] = self.current(Need.CONTRACT)
         return self.contract
+
+
+def _engine(target: Target) -> str:
+    legal = (form for form in FORMS if target.rule(form).legal)
+    return " ".join([*sorted(target.supported_ops), *legal])
 
 
 NEED_HINTS: Mapping[Need, str] = {

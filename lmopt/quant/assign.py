@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.interp.activation import POWERS, power_of_scale
 from lmopt.ir.interp.integer import EIGHT_BITS_ONLY
 from lmopt.ir.ops import (
     BatchNorm,
@@ -38,10 +40,14 @@ _EDGE: Mapping[EndType, DType] = {
 }
 
 FIXED_RANGES: Mapping[str, ValueRange] = {
-    kind: range_of(grid, storage) for (kind, storage), grid in FIXED_GRIDS.items()
+    kind: range_of(grid, storage)
+    for (kind, storage), grid in FIXED_GRIDS.items()
+    if storage is not DType.I16
 }
-"""Results whose grid the runtime's kernels prescribe, the same values in every storage."""
+"""Results whose grid the runtime's kernels prescribe: the same values in both 8-bit storages."""
 
+_PAST_POWER = 2.0**1e-3
+"""From a power of two to the first scale that 16-bit functions do not take for it."""
 _MARGIN = 1 + 2.0**-10
 """By how much a legal scale stays clear of the limit: scales are rounded to float32."""
 
@@ -52,8 +58,9 @@ def stays_real(graph: Graph, node: Node, scheme: QuantScheme) -> bool:
     These are ops on coordinates, batch norms that no kernel before them can take in, functions
     without a 16-bit form where storage is that, and what the scheme says.
     """
-    wide = scheme.storage is DType.I16 and node.op.kind in EIGHT_BITS_ONLY
-    return node.name in scheme.real or wide or _has_no_integer_form(graph, node)
+    wide = scheme.storage is DType.I16 or node.name in scheme.wide
+    only_narrow = wide and node.op.kind in EIGHT_BITS_ONLY
+    return node.name in scheme.real or only_narrow or _has_no_integer_form(graph, node)
 
 
 def _has_no_integer_form(graph: Graph, node: Node) -> bool:
@@ -87,12 +94,17 @@ class GridPlan:
         owner: For every value on a grid, the value whose range decides it (often itself). A
             real value has one too where integer nodes read it or it is an output.
         separated: Operand slots (node, position) that need a requantization of their own.
-        real: Names of the nodes that stay in float32.
+        storage: What every node is stored in; F32 where it stays real.
     """
 
     owner: Mapping[Value, Value]
     separated: frozenset[tuple[str, int]]
-    real: frozenset[str] = frozenset()
+    storage: Mapping[str, DType]
+
+    @property
+    def real(self) -> frozenset[str]:
+        """Returns the names of the nodes that stay in float32."""
+        return frozenset(name for name, storage in self.storage.items() if storage is DType.F32)
 
     @property
     def owners(self) -> tuple[Value, ...]:
@@ -106,9 +118,11 @@ def plan_grids(graph: Graph, scheme: QuantScheme) -> GridPlan:
     Pools, reshapes and padding stay on their operand's grid. A concat decides one grid for itself
     and those operands that nothing else reads; any other operand keeps its own grid and is
     requantized on the way in. So do maximum and minimum, where cutting the operands off at the
-    ends of the result's range changes nothing. Float-only ops stand between conversions.
+    ends of the result's range changes nothing. Float-only ops stand between conversions, and a
+    value that is read in another storage has the same range there.
     """
-    real = frozenset(node.name for node in graph.nodes if stays_real(graph, node, scheme))
+    storage = _storages(graph, scheme)
+    real = frozenset(name for name, stored in storage.items() if stored is DType.F32)
     owner: dict[Value, Value] = {}
     separated: set[tuple[str, int]] = set()
     for node in graph.nodes:
@@ -118,7 +132,8 @@ def plan_grids(graph: Graph, scheme: QuantScheme) -> GridPlan:
             continue
         if isinstance(node.op, Concat | Maximum | Minimum):
             for position, operand in enumerate(node.inputs):
-                if _only_feeds(graph, operand, owner):
+                alike = storage[operand.node] in (storage[node.name], DType.F32)
+                if alike and _only_feeds(graph, operand, owner):
                     old = owner[operand]
                     owner.update({v: result for v, o in owner.items() if o == old})
                 else:
@@ -126,7 +141,27 @@ def plan_grids(graph: Graph, scheme: QuantScheme) -> GridPlan:
         elif node.op.keeps_grid:
             owner[result] = owner[node.inputs[0]]
     used = {v: o for v, o in owner.items() if _needs_grid(graph, v, real)}
-    return GridPlan(used, frozenset(separated), real)
+    return GridPlan(used, frozenset(separated), storage)
+
+
+def _storages(graph: Graph, scheme: QuantScheme) -> dict[str, DType]:
+    """Returns what every node is stored in; inputs and constants as all that read them, or narrow.
+
+    So nothing is rounded to eight bits on its way to where it has sixteen.
+    """
+    found = {
+        node.name: DType.F32
+        if stays_real(graph, node, scheme)
+        else DType.I16
+        if node.name in scheme.wide
+        else scheme.storage
+        for node in graph.nodes
+    }
+    for node in graph.nodes:
+        if isinstance(node.op, Input | Constant) and found[node.name] is not DType.F32:
+            readers = {found[reader.name] for reader, _ in graph.users(node.value)} - {DType.F32}
+            found[node.name] = DType.I16 if readers == {DType.I16} else scheme.storage
+    return found
 
 
 def _needs_grid(graph: Graph, value: Value, real: frozenset[str]) -> bool:
@@ -177,40 +212,37 @@ def quantize_graph(
     check_quantizable(graph)
     plan = plan_grids(graph, scheme)
     legal = legal_ranges(graph, ranges, scheme)
-    grids = {value: _grid(graph, value, legal, scheme) for value in plan.owners}
+
+    def on_grid(value: Value, storage: DType) -> TensorType:
+        grid = _grid(graph, plan.owner[value], legal, storage)
+        return TensorType(storage, graph.type(value).shape, grid)
+
     edit = graph.edit()
     for node in graph.nodes:
-        if node.name in plan.real or node.value not in plan.owner:
+        storage = plan.storage[node.name]
+        if storage is DType.F32 or node.value not in plan.owner:
             continue
-        grid = grids[plan.owner[node.value]]
+        result = on_grid(node.value, storage)
+        edit.set_type(node.value, result)
         if isinstance(node.op, Constant):
-            stored = _constant(node, grid, scheme)
-            edit.set_weights(node.name, value=stored)
-            edit.set_type(node.value, stored.type)
+            edit.set_weights(node.name, value=_constant(node, result))
             continue
-        edit.set_type(node.value, TensorType(scheme.storage, node.results[0].shape, grid))
-        operands = [grids[plan.owner[value]] for value in node.inputs]
-        weights = integer_weights(node, operands, scheme, (rounded or {}).get(node.name))
+        operands = [_grid(graph, plan.owner[value], legal, storage) for value in node.inputs]
+        weights = integer_weights(
+            node, operands, scheme.on(storage), (rounded or {}).get(node.name)
+        )
         edit.set_weights(node.name, **weights)
         for position, value in enumerate(node.inputs):
             if (node.name, position) in plan.separated:
-                _requantize(
-                    edit,
-                    graph,
-                    node,
-                    position,
-                    value,
-                    TensorType(scheme.storage, graph.type(value).shape, grid),
-                )
-    for value, owner in plan.owner.items():
-        _convert_readers(edit, graph, value, plan.real, grids[owner], scheme)
+                type = TensorType(storage, graph.type(value).shape, result.quant)
+                _requantize(edit, graph, node, position, value, type)
+    for value in plan.owner:
+        _convert_readers(edit, graph, value, plan, partial(on_grid, value))
 
     def border(value: Value, dtype: DType) -> TensorType:
-        shape = graph.type(value).shape
         if dtype is DType.F32:
-            return TensorType(dtype, shape)
-        there = replace(scheme, storage=dtype)
-        return TensorType(dtype, shape, _grid(graph, plan.owner[value], legal, there))
+            return TensorType(dtype, graph.type(value).shape)
+        return on_grid(value, dtype)
 
     for source in graph.inputs:
         _convert_input(edit, source, border(source.value, _EDGE[input_type]))
@@ -226,47 +258,64 @@ def legal_ranges(
 
     One step of what a kernel sums or multiplies may be so many steps of its result, no more; a
     range that came out narrower (a value that hardly moves on the calibration faces) grows around
-    0 to what is just legal.
+    0 to what is just legal. So does one of which a 16-bit sigmoid or tanh would be coarse.
 
-    Source: `lmopt.target.limits`.
+    Source: `lmopt.target.limits`, `lmopt.ir.interp.activation.power_of_scale`.
     """
     plan = plan_grids(graph, scheme)
     legal = dict(ranges)
-    grids = {value: _grid(graph, value, legal, scheme) for value in plan.owners}
     narrow = True
     while narrow:  # a wider range makes its readers' steps larger in turn; graphs have an end
         narrow = False
         for node in graph.nodes:
-            if node.op.kind not in STEP_RATIOS or node.name in plan.real:
-                continue
-            owner = plan.owner[node.value]
-            operands = [grids[plan.owner[value]] for value in node.inputs]
-            kernel = kernel_grid(node, operands[0], scheme) if "kernel" in node.weights else None
-            least = operand_step(node.op.kind, operands, kernel) / STEP_RATIOS[node.op.kind]
-            if grids[owner].scale[0] <= least:
-                narrow = True
-                legal[owner] = at_least(legal[owner], least * _MARGIN, scheme.storage)
-                grids[owner] = _grid(graph, owner, legal, scheme)
+            storage = plan.storage[node.name]
+            least = _least_scale(graph, node, plan, legal, scheme.on(storage))
+            for value, scale in least.items():
+                owner = plan.owner[value]
+                if _grid(graph, owner, legal, storage).scale[0] <= scale:
+                    narrow = True
+                    legal[owner] = at_least(legal[owner], scale * _MARGIN, storage)
     return legal
 
 
-def _grid(
-    graph: Graph, value: Value, ranges: Mapping[Value, ValueRange], scheme: QuantScheme
-) -> Quant:
+def _least_scale(
+    graph: Graph,
+    node: Node,
+    plan: GridPlan,
+    ranges: Mapping[Value, ValueRange],
+    scheme: QuantScheme,
+) -> dict[Value, float]:
+    """Returns what scales a node's kernel wants above something: its result's, or its operand's."""
+    if scheme.storage is DType.F32:
+        return {}
+    kind = node.op.kind
+    operands = [_grid(graph, plan.owner[v], ranges, scheme.storage) for v in node.inputs]
+    if kind in STEP_RATIOS:
+        kernel = kernel_grid(node, operands[0], scheme) if "kernel" in node.weights else None
+        return {node.value: operand_step(kind, operands, kernel) / STEP_RATIOS[kind]}
+    if kind in POWERS and scheme.storage is DType.I16 and plan.owner[node.inputs[0]] in ranges:
+        power = power_of_scale(kind, operands[0].scale[0])
+        return {} if power is None else {node.inputs[0]: 2.0**power * _PAST_POWER}
+    return {}
+
+
+def _grid(graph: Graph, value: Value, ranges: Mapping[Value, ValueRange], storage: DType) -> Quant:
     node = graph.producer(value)
-    fixed = FIXED_GRIDS.get((node.op.kind, scheme.storage))
+    fixed = FIXED_GRIDS.get((node.op.kind, storage))
     if fixed is not None:
         return fixed
     if isinstance(node.op, Constant):
         real = node.weight("value").real()
-        return activation_grid(ValueRange(float(real.min()), float(real.max())), scheme.storage)
+        return activation_grid(ValueRange(float(real.min()), float(real.max())), storage)
     if value not in ranges:
         raise PassError(f"no calibrated range for {value}", where=graph.name)
-    return activation_grid(ranges[value], scheme.storage)
+    return activation_grid(ranges[value], storage)
 
 
-def _constant(node: Node, grid: Quant, scheme: QuantScheme) -> Weight:
-    return Weight.of(grid.quantize(node.weight("value").real(), scheme.storage), grid)
+def _constant(node: Node, type: TensorType) -> Weight:
+    assert type.quant is not None
+    stored = type.quant.quantize(node.weight("value").real(), type.dtype)
+    return Weight.of(stored, type.quant)
 
 
 def _requantize(
@@ -280,26 +329,31 @@ def _requantize(
 
 
 def _convert_readers(
-    edit: Edit, graph: Graph, value: Value, real: frozenset[str], grid: Quant, scheme: QuantScheme
+    edit: Edit, graph: Graph, value: Value, plan: GridPlan, on_grid: Callable[[DType], TensorType]
 ) -> None:
-    """Puts a conversion between a value and the readers of the other kind, real or integer."""
-    node, shape = graph.producer(value), graph.type(value).shape
-    readers = [
-        reader.name for reader, _ in graph.users(value) if value in edit.node(reader.name).inputs
-    ]
-    others = [name for name in readers if (name in real) != (node.name in real)]
-    if not others:
-        return
-    if node.name in real:
-        stored = TensorType(scheme.storage, shape, grid)
-        new = Node(edit.fresh(f"{node.name}_stored"), Quantize(), (value,), (stored,), loc=node.loc)
-    elif isinstance(node.op, Constant):  # nothing is lost by a real copy of it
-        new = replace(node, name=edit.fresh(f"{node.name}_real"))
-    else:
-        type = TensorType(DType.F32, shape)
-        new = Node(edit.fresh(f"{node.name}_real"), Dequantize(), (value,), (type,), loc=node.loc)
-    edit.put(new)
-    edit.rewire(value, new.value, only=others)
+    """Puts a conversion between a value and the readers in each other storage."""
+    node, own = graph.producer(value), plan.storage[value.node]
+    readers: dict[DType, list[str]] = {}
+    for reader, _ in graph.users(value):
+        if value in edit.node(reader.name).inputs:
+            readers.setdefault(plan.storage[reader.name], []).append(reader.name)
+    for storage, names in readers.items():
+        if storage is own:
+            continue
+        suffix = "real" if storage is DType.F32 else "stored" if own is DType.F32 else f"{storage}"
+        name = edit.fresh(f"{node.name}_{suffix}")
+        type = TensorType(DType.F32, graph.type(value).shape)
+        if storage is not DType.F32:
+            type = on_grid(storage)
+        if isinstance(node.op, Constant) and own is not DType.F32:  # nothing is lost by a copy
+            stored = node.weights if type.quant is None else {"value": _constant(node, type)}
+            new = replace(node, name=name, results=(type,), weights=stored)
+        else:
+            op = Dequantize() if storage is DType.F32 else Quantize()
+            source = _on_the_way(edit, value, edit.node(node.name).results[0], type)
+            new = Node(name, op, (source,), (type,), loc=node.loc)
+        edit.put(new)
+        edit.rewire(value, new.value, only=names)
 
 
 def _convert_input(edit: Edit, source: Node, border: TensorType) -> None:

@@ -12,10 +12,12 @@ FIXED_GRIDS: Mapping[tuple[str, DType], Quant] = {
     ("sigmoid", DType.U8): Quant.per_tensor(1 / 256, 0),
     ("tanh", DType.I8): Quant.per_tensor(1 / 128, 0),
     ("tanh", DType.U8): Quant.per_tensor(1 / 128, 128),
+    ("sigmoid", DType.I16): Quant.per_tensor(1 / 32768, 0),
+    ("tanh", DType.I16): Quant.per_tensor(1 / 32768, 0),
 }
 """The only grids the kernels of these ops give.
 
-Source: TensorFlow Lite 8-bit quantization specification.
+Source: TensorFlow Lite 8-bit quantization specification; 16 bits: activations.cc, Prepare.
 """
 
 STEP_RATIOS: Mapping[str, int] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lmopt.errors import InputError
+from lmopt.ir.types import DType
 
 NumberKind = Literal["sourced", "derived", "inferred", "fitted", "guess"]
 Engine = Literal["cpu", "gpu", "npu", "cuda"]
@@ -270,6 +271,15 @@ class Target:
         return FORMS[form] in self.storage or (
             form in ("float32", "float16") and not {"f32", "f16"}.isdisjoint(self.storage)
         )
+
+    def computes(self, storage: str) -> bool:
+        """Returns whether kernels of a storage run there: the engine's, or slower ones beside it.
+
+        Those beside it are the runtime's own, of 16 bits, known by their rate; no form is
+        preferred for their sake.
+        """
+        beside = storage == DType.I16 and "peak_i16" in self.quantities
+        return beside or storage in self.storage
 
     @property
     def preferred(self) -> StorageForm:

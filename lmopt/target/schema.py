@@ -326,7 +326,7 @@ def _table_of(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_complete(file: _TargetFile, where: str) -> None:
-    wanted = (*REQUIRED, *(f"peak_{storage}" for storage in file.storage if storage != "i16"))
+    wanted = (*REQUIRED, *(f"peak_{storage}" for storage in file.storage))
     missing = [key for key in wanted if key not in file.quantities]
     if missing:
         raise InputError(

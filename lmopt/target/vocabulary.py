@@ -9,6 +9,8 @@ UNITS: Mapping[str, str] = {
     "peak_f16": "GMAC/s",
     "peak_i8": "GMAC/s",
     "peak_u8": "GMAC/s",
+    "peak_i16": "GMAC/s",
+    "depthwise_i16": "GMAC/s",
     "conv_share": "1",
     "pointwise_share": "1",
     "square_share": "1",
@@ -19,6 +21,7 @@ UNITS: Mapping[str, str] = {
     "bandwidth": "GB/s",
     "weight_bandwidth": "GB/s",
     "integer_bandwidth": "GB/s",
+    "bandwidth_i16": "GB/s",
     "transfer_bandwidth": "GB/s",
     "kernel_overhead": "us",
     "thread_overhead": "us",
@@ -31,7 +34,9 @@ UNITS: Mapping[str, str] = {
 }
 """Every quantity a target may give, and its unit.
 
-peak_*: Multiply-accumulates of one core, or of the engine, by storage type.
+peak_*: Multiply-accumulates of one core, or of the engine, by storage type. Where `storage` does
+    not list i16, peak_i16 is that of the runtime's own kernels beside the engine, on one thread.
+depthwise_i16, bandwidth_i16: What depthwise kernels reach in 16 bits, and activations of any.
 *_share: Part of the peak that 1x1 convolutions (pointwise), 3x3 ones of stride 1 (square), other
     windows, depthwise and fully connected layers reach; `conv_share` stands for those left out.
 integer_share: Times the peak of integer storage.

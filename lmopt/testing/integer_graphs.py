@@ -15,6 +15,7 @@ from lmopt.ir import DType, Edit, Loc, Node, Quant, TensorType, Value, Weight
 from lmopt.ir import ops as o
 from lmopt.ir.interp.integer import EIGHT_BITS_ONLY
 from lmopt.ir.op import Op
+from lmopt.target.limits import FIXED_GRIDS
 from lmopt.testing.case import Case
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -192,12 +193,8 @@ def _prelu(b: Builder, x: Value) -> Value:
     return b.put(o.PRelu(), x, grid=b.grid(b.near(b.scale(x))), alpha=alpha)
 
 
-def _sigmoid(b: Builder, x: Value) -> Value:
-    return b.put(o.Sigmoid(), x, grid=Quant.per_tensor(1 / 256, b.storage.bounds[0]))
-
-
-def _tanh(b: Builder, x: Value) -> Value:
-    return b.put(o.Tanh(), x, grid=Quant.per_tensor(1 / 128, sum(b.storage.bounds) // 2 + 1))
+def _on_fixed_grid(op: Op) -> Callable[[Builder, Value], Value]:
+    return lambda b, x: b.put(op, x, grid=FIXED_GRIDS[op.kind, b.storage])
 
 
 def _binary(kind: type[o.Add] | type[o.Sub] | type[o.Mul]) -> Callable[[Builder, Value], Value]:
@@ -329,8 +326,8 @@ ONE_OP: Mapping[str, Callable[[Builder, Value], Value]] = {
     "relu6": _unary(o.Relu6()),
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,
-    "sigmoid": _sigmoid,
-    "tanh": _tanh,
+    "sigmoid": _on_fixed_grid(o.Sigmoid()),
+    "tanh": _on_fixed_grid(o.Tanh()),
     "hard_swish": _unary(o.HardSwish()),
     "add": _binary(o.Add),
     "sub": _binary(o.Sub),

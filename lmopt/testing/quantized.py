@@ -61,6 +61,7 @@ def put_on_grids(
     *,
     edge: EndType,
     real: frozenset[str] = frozenset(),
+    wide: frozenset[str] = frozenset(),
 ) -> Graph:
     """Returns an integer form of a float graph, its ranges taken from one batch.
 
@@ -70,13 +71,14 @@ def put_on_grids(
         storage: I8 or I16, with kernels per channel, or U8.
         edge: Element type of inputs and outputs.
         real: Nodes that stay in float32.
+        wide: Nodes with 16-bit activations.
     """
     held = run(graph, values, all_values=True)
     ranges = {
         node.value: ValueRange(float(held[node.name].min()), float(held[node.name].max()))
         for node in graph.nodes
     }
-    scheme = QuantScheme(storage, per_channel=storage.kernel is DType.I8, real=real)
+    scheme = QuantScheme(storage, per_channel=storage.kernel is DType.I8, real=real, wide=wide)
     return quantize_graph(graph, ranges, scheme, input_type=edge, output_type=edge)
 
 
@@ -86,7 +88,8 @@ def quantized_graphs(
 ) -> QuantizedCase:
     """Draws a float graph, a batch, and the graph on grids calibrated on that batch.
 
-    Storage, the types at the border and, now and then, nodes left in float32 are drawn as well.
+    Storage, the types at the border and, now and then, nodes left in float32 or with 16-bit
+    activations among others of eight are drawn as well.
 
     Args:
         draw: Given by hypothesis.
@@ -97,12 +100,17 @@ def quantized_graphs(
     values = draw(inputs(graph))
     storage, own = draw(st.sampled_from(STORED))
     edge = draw(st.sampled_from(["float32", own]))
-    left = frozenset[str]()
-    if REAL_KINDS & set(kinds) and draw(st.booleans()):
-        names = [n.name for n in graph.nodes if n.op.kind not in ("input", "constant")]
-        left = frozenset(draw(st.lists(st.sampled_from(names), max_size=2))) if names else left
+    names = [n.name for n in graph.nodes if n.op.kind not in ("input", "constant")]
+
+    def some(most: int) -> frozenset[str]:
+        if not names or not draw(st.booleans()):
+            return frozenset()
+        return frozenset(draw(st.lists(st.sampled_from(names), max_size=most)))
+
+    left = some(2) if REAL_KINDS & set(kinds) else frozenset[str]()
+    wide = some(4)
     try:
-        found = put_on_grids(graph, values, storage, edge=edge, real=left)
+        found = put_on_grids(graph, values, storage, edge=edge, real=left, wide=wide)
         check(found)
     except (BackendError, GraphError, PassError):
         # a range too narrow for the runtime, or nothing computed

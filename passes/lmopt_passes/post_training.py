@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Constant
-from lmopt.ir.types import ValueRange
+from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.base import Calibrator, Observer, QuantScheme, Rounding
 from lmopt.quant.assign import (
     check_quantizable,
@@ -84,6 +84,7 @@ class PostTraining:
         faces: Calibration faces.
         options: Of the pass.
         rounded: Kernels that are not rounded to the nearest, by node.
+        wide_ranges: From least to greatest, of values on 16 bits; none where no part may have them.
     """
 
     graph: Graph
@@ -96,6 +97,7 @@ class PostTraining:
     faces: int
     options: Options
     rounded: Mapping[str, RoundedKernel] = field(default_factory=dict)
+    wide_ranges: Mapping[Value, ValueRange] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -106,8 +108,9 @@ class PostTraining:
         options: Options,
         *,
         rounding: Rounding = "nearest",
+        wide: bool = False,
     ) -> PostTraining:
-        """Calibrates a float graph.
+        """Calibrates a float graph; for parts on 16 bits too where there may be `wide` ones.
 
         Raises:
             PassError: The graph cannot be quantized, or there are no faces.
@@ -145,6 +148,8 @@ class PostTraining:
         made = cls(
             graph, scheme, ranges, means, centered, tuple(remarks), calibrator, faces, options
         )
+        if wide:
+            made = replace(made, wide_ranges=made._least_to_greatest(graph, values))
         made = made._calibrated_in_sequence()
         return made if rounding == "nearest" else made._reconstructed()
 
@@ -154,16 +159,26 @@ class PostTraining:
         owners = plan_grids(self.graph, self.scheme).owners
         for stage in stages_of(self.graph, self.scheme):
             if before:
+                integer = made._with_only(before)._stored(self.graph, "float32", "float32")
+                watched = [value for value in owners if value.node in stage]
                 found = self.calibrator.ranges(
-                    made._with_only(before)._stored(self.graph, "float32", "float32"),
-                    [value for value in owners if value.node in stage],
+                    integer,
+                    watched,
                     self.options.observer,
                     faces=self.faces,
                     storage=self.scheme.storage,
                 )
                 made = replace(made, ranges={**made.ranges, **found})
+                if made.wide_ranges:
+                    found = made._least_to_greatest(integer, watched)
+                    made = replace(made, wide_ranges={**made.wide_ranges, **found})
             before |= stage
         return made
+
+    def _least_to_greatest(
+        self, graph: Graph, values: Sequence[Value]
+    ) -> Mapping[Value, ValueRange]:
+        return self.calibrator.ranges(graph, values, "min-max", faces=self.faces, storage=DType.I16)
 
     def _reconstructed(self) -> PostTraining:
         """Returns the same with kernels rounded so that what they give errs least."""
@@ -197,8 +212,9 @@ class PostTraining:
         notes = [note, *self.remarks]
         if plan.real:
             notes.append(f"nodes in float32: %{', %'.join(sorted(plan.real))}")
-        legal = legal_ranges(self.graph, self.ranges, self.scheme)
-        wide = [f"{value}" for value in plan.owners if legal.get(value) != self.ranges.get(value)]
+        ranges = self._ranges
+        legal = legal_ranges(self.graph, ranges, self.scheme)
+        wide = [f"{value}" for value in plan.owners if legal.get(value) != ranges.get(value)]
         if wide:
             notes.append(f"ranges widened to what the runtime takes: {', '.join(wide)}")
         return tuple(notes)
@@ -207,9 +223,28 @@ class PostTraining:
         """Returns the same with more nodes that stay real."""
         return replace(self, scheme=replace(self.scheme, real=self.scheme.real | names))
 
+    def widening(self, names: frozenset[str]) -> PostTraining:
+        """Returns the same with more nodes that have 16 bits where they do not stay real."""
+        return replace(self, scheme=replace(self.scheme, wide=self.scheme.wide | names))
+
     def only(self, names: frozenset[str]) -> Graph:
         """Returns the graph with nothing but these nodes, and the inputs, on grids, corrected."""
         return self._with_only(names).corrected()
+
+    @property
+    def _ranges(self) -> Mapping[Value, ValueRange]:
+        """Returns the ranges, of values that are nowhere in eight bits from least to greatest."""
+        if not self.wide_ranges or not self.scheme.wide:
+            return self.ranges
+        plan = plan_grids(self.graph, self.scheme)
+        narrow = {
+            owner
+            for value, owner in plan.owner.items()
+            for name in (value.node, *(reader.name for reader, _ in self.graph.users(value)))
+            if plan.storage[name] is self.scheme.storage
+        }
+        wide = {value: found for value, found in self.wide_ranges.items() if value not in narrow}
+        return {**self.ranges, **wide}
 
     def _with_only(self, names: frozenset[str]) -> PostTraining:
         others = {node.name for node in self.graph.nodes if node.op.kind != "input"} - names
@@ -239,7 +274,7 @@ class PostTraining:
     def _stored(self, graph: Graph, input: EndType, output: EndType) -> Graph:
         return quantize_graph(
             graph,
-            self.ranges,
+            self._ranges,
             self.scheme,
             input_type=input,
             output_type=output,

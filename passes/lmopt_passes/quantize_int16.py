@@ -16,8 +16,8 @@ from lmopt_passes.scheme import INT16, keeping
 class QuantizeInt16(Pass):
     """Puts a folded float graph on symmetric int16 grids, its kernels in int8 per channel.
 
-    For detectors that eight bits harm. Sigmoid, tanh, hard_swish and moves between depth and space
-    stay in float32. Answers are centred and corrected as in quantize-int8.
+    For detectors that eight bits harm. Hard_swish and moves between depth and space stay in
+    float32. Answers are centred and corrected as in quantize-int8.
 
     Attributes:
         observer: How an activation's range is chosen: min-max, percentile, mse or kl.

@@ -67,3 +67,16 @@ def test_sigmoid_of_a_sigmoid_has_a_near_tie() -> None:
     inputs = {"x": np.arange(-128, 128, dtype=np.int8)[None]}
     assert_bit_exact(Case(edit.done(), inputs))
     assert run(edit.done(), inputs)["y"][0, 2] == 0
+
+
+@pytest.mark.parametrize("op", [o.Sigmoid(), o.Tanh()], ids=lambda op: op.kind)
+@pytest.mark.parametrize("scale", [2**-12, 2**-11 * 0.9995, 2**-13, 1e-7, 2.4e-4, 5.3])
+def test_sixteen_bit_functions_of_every_value(op: o.Sigmoid | o.Tanh, scale: float) -> None:
+    """Scales near 2**-12 and 2**-11 count as powers of two; 5.3 is the last before an overflow."""
+    values = np.arange(-(2**15), 2**15).astype(np.int16)[None]
+    type = TensorType(DType.I16, (None, values.size), Quant.per_tensor(float(np.float32(scale)), 0))
+    edit = Edit("all")
+    x = edit.put(Node("x", o.Input(), (), (type,), loc=Loc("x")))
+    result = TensorType(DType.I16, type.shape, Quant.per_tensor(1 / 32768, 0))
+    edit.output("y", edit.add("f", op, x, type=result))
+    assert_bit_exact(Case(edit.done(), {"x": values}))

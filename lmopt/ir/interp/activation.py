@@ -6,7 +6,9 @@ Source: LiteRT, tflite/kernels/activations.cc and the files named per function.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -23,9 +25,16 @@ from lmopt.ir.interp.fixedpoint import (
 )
 from lmopt.ir.interp.store import centered, clamp, store, zero_point
 from lmopt.ir.ops import LeakyRelu
+from lmopt.ir.types import DType
 
-# the output scale that LiteRT demands of a quantized LOGISTIC
+# the output scales that LiteRT demands of a quantized LOGISTIC, and of a TANH in 16 bits
 SIGMOID_SCALE = 1 / 256
+FRACTION = 1 / 32768
+
+_PER_UNIT = 3 * 4096
+"""Places of the 16-bit sigmoid and tanh for each 1.0 of their operand."""
+POWERS: Mapping[str, tuple[int, ...]] = {"sigmoid": (-12,), "tanh": (-12, -11)}
+"""Powers of two among operand scales for which 16-bit functions have a way of their own."""
 
 
 def _scale_ratio(call: Call, *factors: float) -> float:
@@ -84,8 +93,15 @@ def prelu(call: Call) -> Array:
 def sigmoid(call: Call) -> Array:
     """A table over the stored values, see `_table`; the result's scale must be 1/256.
 
-    Source: activations.cc (SigmoidPrepare).
+    In 16 bits, whose results have scale 1/32768, it is read between every 24th, linearly.
+
+    Source: activations.cc (SigmoidPrepare), internal/reference/integer_ops/logistic.h.
     """
+    if call.result.dtype is DType.I16:
+        place = _place(call)
+        share = _between(place, bits=9, most=0x7FFF << 10)
+        share = np.where(place >= 0, share + (1 << 9), (1 << 25) - share + (1 << 9) - 1)
+        return store(call, share >> 10)
     if call.result_grid.scale[0] != SIGMOID_SCALE:
         raise GraphError(
             f"sigmoid on integers wants a result scale of 1/256, got {call.result_grid.scale[0]}",
@@ -98,9 +114,83 @@ def sigmoid(call: Call) -> Array:
 def tanh(call: Call) -> Array:
     """A table over the stored values, see `_table`.
 
-    Source: activations.cc (TanhPrepare).
+    In 16 bits it is 2 * sigmoid(2 * x) - 1, from the table of `sigmoid`.
+
+    Source: activations.cc (TanhPrepare), internal/reference/integer_ops/tanh.h.
     """
+    if call.result.dtype is DType.I16:
+        place = _place(call)
+        share = _between(place, bits=8, most=0xFFFF << 8) - (1 << 23)
+        return store(call, (np.where(place >= 0, share, -share - 1) + (1 << 7)) >> 8)
     return _table(call, lambda x: _c_library("tanhf", x))
+
+
+def power_of_scale(kind: str, scale: float) -> int | None:
+    """Returns the power of two that a 16-bit sigmoid or tanh takes its operand's scale for.
+
+    None is every other scale. What counts as such a power comes within 0.07 % of it; the runtime's
+    default kernels are coarser then (see ROUNDING.md).
+
+    Source: activations.cc (SigmoidPrepare, TanhPrepare), kernel_util.cc (CheckedLog2).
+    """
+    exponent = math.log2(scale)
+    nearest = math.floor(exponent + 0.5)
+    return nearest if nearest in POWERS[kind] and abs(exponent - nearest) < 1e-3 else None
+
+
+def _place(call: Call) -> Ints:
+    """Returns 16-bit operands in units of 1 / `_PER_UNIT`, times a factor of 15 bits, cut off."""
+    scale = call.grid(0).scale[0]
+    if call.result_grid.scale[0] != FRACTION:
+        raise GraphError(
+            f"{call.node.op.kind} on 16 bits wants a result scale of 1/32768, got "
+            f"{call.result_grid.scale[0]}",
+            hint="the runtime accepts no other",
+        )
+    power = power_of_scale(call.node.op.kind, scale)
+    if power is not None:
+        return _steps(call) * (3 << (power + 12))
+    factor, shift = scale * _PER_UNIT, 0
+    while factor <= 32767 / 2 and shift <= 30:
+        factor, shift = factor * 2, shift + 1
+    if factor >= 1 << 16:
+        raise GraphError(
+            f"{call.node.op.kind} on 16 bits cannot take an operand of scale {scale}",
+            hint="the runtime's product overflows from 5.33 on",
+        )
+    return np.asarray((_steps(call) * int(factor) + (1 << shift >> 1)) >> shift, np.int64)
+
+
+def _between(place: Ints, bits: int, most: int) -> Ints:
+    """Returns the sigmoid of a size, with `bits` more than the table's 16; `most` beyond its end.
+
+    Args:
+        place: In steps of 2**-bits of the table's.
+        bits: Of the share between two entries.
+        most: What stands for everything beyond.
+    """
+    size, table = np.abs(place), _sigmoid_table()
+    entry = size >> bits
+    low = np.minimum(entry, len(table) - 2)
+    read = (table[low] << bits) + (size & ((1 << bits) - 1)) * (table[low + 1] - table[low])
+    return np.where(entry > low, most, read)
+
+
+@cache
+def _sigmoid_table() -> Ints:
+    """Returns the runtime's sigmoid at every 24th, in 16 bits.
+
+    An entry is raised by half of what a straight line to the next one falls short of the function,
+    which errs by as much above as below; the last entry is the end of the type. Written as that
+    rule, it equals the runtime's table to the last bit.
+
+    Source: internal/common.h (sigmoid_table_uint16).
+    """
+    share = 1 / (1 + np.exp(-np.arange(256) / 24))
+    bend = share * (1 - share) * (1 - 2 * share) / 24**2
+    table = np.floor(65536 * (share - bend / 16) + 0.5).astype(np.int64)
+    table[-1] = 0xFFFF
+    return table
 
 
 def _table(call: Call, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Array:

@@ -291,8 +291,8 @@ def quantize_real(x: Array, grid: Quant, dtype: DType) -> Array:
     return np.clip(steps.astype(np.float64) + grid.zero_point[0], low, high).astype(dtype.numpy)
 
 
-EIGHT_BITS_ONLY = frozenset({"sigmoid", "tanh", "hard_swish", "space_to_depth", "depth_to_space"})
-"""Ops without a form on i16: the runtime has none, but of sigmoid and tanh, which lmopt has not."""
+EIGHT_BITS_ONLY = frozenset({"hard_swish", "space_to_depth", "depth_to_space"})
+"""Ops without a form on i16: the runtime has none."""
 INTEGER: Mapping[str, Kernel] = {
     "constant": _constant,
     "conv2d": _conv2d,

@@ -35,11 +35,15 @@ WORK_US = {
     "pointwise_i8": 50.0,
     "depthwise_i8": 60.0,
     "pointwise_u8": 200.0,
+    "memory_i16": 100.0,
+    "pointwise_i16": 250.0,
+    "depthwise_i16": 400.0,
 }
 SPEEDUP = {1: 1.0, 2: 1.5, 4: 2.5}
 WHOLE = {
     *REQUIRED,
     *("peak_f32", "peak_f16", "peak_i8", "peak_u8", "speedup_2", "speedup_4"),
+    *("peak_i16", "depthwise_i16", "bandwidth_i16"),
 }
 
 
@@ -100,6 +104,12 @@ def test_rates_by_hand(install: Install) -> None:
     depthwise = rate(map64 * 9, 90, 2 * map64 + 10 * 64)
     depthwise_i8 = rate(map64 * 9, 60, 2 * map64 + 9 * 64 + 4 * 64, 1)
     assert window > pointwise
+    moved = 3 * 2 * map32 / 100e3
+
+    def slow(macs: int, us: float, nbytes: int) -> float:
+        return macs / (us - nbytes / moved / 1e3) / 1e3
+
+    sums = slow(map32 * 32, 250, 2 * 2 * map32 + 32 * 32 + 4 * 32)
     assert values.pop("error") == pytest.approx(1.0, abs=1e-3)
     assert values == pytest.approx(
         {
@@ -107,6 +117,9 @@ def test_rates_by_hand(install: Install) -> None:
             "peak_f16": window,
             "peak_i8": window * gain_i8,
             "peak_u8": window * gain_u8,
+            "peak_i16": sums,
+            "depthwise_i16": slow(map16 * 9, 400, 2 * 2 * map16 + 9 * 16 + 8 * 16),
+            "bandwidth_i16": moved,
             "conv_share": (pointwise / window) ** 0.5,
             "depthwise_share": (depthwise * depthwise_i8 / gain_i8) ** 0.5 / window,
             "bandwidth": bandwidth,

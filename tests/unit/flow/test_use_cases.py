@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import lmopt
+from lmopt.calibration.observe import FaceCalibrator
 from lmopt.codegen.tflite import emit
 from lmopt.data import load_dataset
 from lmopt.detector.contract import Contract, CropRule
@@ -22,9 +24,14 @@ from lmopt.files import require_writable, write_atomically
 from lmopt.flow import events, inspection, workbench
 from lmopt.flow.recipe import TrainingRecipe
 from lmopt.flow.sources import as_faces, is_rendered, kind_of_faces
-from lmopt.flow.workbench import GraphScorer
+from lmopt.flow.workbench import GraphScorer, Workbench
+from lmopt.ir.edit import Edit
+from lmopt.ir.graph import Graph, Value
+from lmopt.ir.ops import Conv2D, Dense, Mean
 from lmopt.ir.types import Weight
 from lmopt.pipeline.cache import Shelf
+from lmopt.pipeline.manager import Pipeline
+from lmopt.runtime.runner import file_digest
 from lmopt.scoring.protocols import ScoringProtocol
 from lmopt.target.catalog import load_target
 from tests.support.annotated import FIVE_POINTS, row, write_folder
@@ -52,6 +59,21 @@ def folder(tmp_path: Path) -> Path:
 
 def detector(points: np.ndarray, contract: Contract = CONTRACT) -> Detector:
     return Detector("constant", constant_detector(contract, points), contract)
+
+
+def two_layers() -> Graph:
+    rng = np.random.default_rng(0)
+    edit = Edit("net")
+    x = edit.input("image", (None, 16, 16, 3))
+    for name, channels in (("first", 3), ("second", 4)):
+        kernel = rng.normal(size=(3, 3, channels, 4)).astype(np.float32)
+        op = Conv2D(4, stride=(4, 4), use_bias=False)
+        x = edit.add(name, op, x, weights={"kernel": kernel})
+    kernel = rng.normal(size=(4, 10)).astype(np.float32)
+    pooled = edit.add("pooled", Mean(), x)
+    head = Dense(10, use_bias=False)
+    edit.output("points", edit.add("head", head, pooled, weights={"kernel": kernel}))
+    return edit.done()
 
 
 def test_a_detector_that_is_right_scores_zero(folder: Path) -> None:
@@ -95,6 +117,46 @@ def test_the_shift_of_a_graph_is_its_distance_from_another_and_is_kept(
     monkeypatch.setattr(ScoringProtocol, "predict", fail)
     again = GraphScorer(scorer.protocol, scorer.shelf)
     assert again.shift_percent(away, right) == scorer.shift_percent(away, right)
+
+
+def test_a_killed_search_for_mixed_types_takes_up_what_it_had_found(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is run once on the validation faces and once for its means, in both runs."""
+    found: dict[str, list[str]] = {"scored": [], "averaged": []}
+    killed: list[str] = []
+    predict, observed = ScoringProtocol.predict, FaceCalibrator.observed
+
+    def scoring(self: ScoringProtocol, model: bytes, *, threads: int = 1) -> np.ndarray:
+        found["scored"].append(file_digest(model))
+        if len(found["scored"]) == 4 and not killed:
+            killed.append(found["scored"].pop())
+            raise KeyboardInterrupt
+        return predict(self, model, threads=threads)
+
+    def observing(
+        self: FaceCalibrator, graph: Graph, values: Sequence[Value], faces: int
+    ) -> Iterator[list[np.ndarray]]:
+        found["averaged"].append(graph.digest())
+        return observed(self, graph, values, faces)
+
+    monkeypatch.setattr(ScoringProtocol, "predict", scoring)
+    monkeypatch.setattr(FaceCalibrator, "observed", observing)
+    pipeline = Pipeline.parse(
+        "quantize-mixed{segments=2,faces=1,equalize=false,float-head=false,max-nme-drop=0.0001}"
+    )
+    made = Detector("two layers", two_layers(), CONTRACT)
+
+    def mixed() -> Graph:
+        with Workbench(made, load_dataset([folder]), None, cache=tmp_path / "kept") as bench:
+            return bench.run(pipeline).graph
+
+    with pytest.raises(KeyboardInterrupt):
+        mixed()
+    mixed()
+    assert killed[0] in found["scored"] and len(found["scored"]) >= 4
+    for names in found.values():
+        assert len(names) == len(set(names))
 
 
 def test_answers_without_a_file_are_scored_like_the_file_that_gives_them(folder: Path) -> None:

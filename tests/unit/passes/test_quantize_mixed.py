@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,10 @@ from lmopt.ir.ops import Conv2D, Dense, MaxPool2D, Mean
 from lmopt.ir.types import DType
 from lmopt.pipeline.base import Need, PassContext
 from lmopt.quant.segment import segments_of
+from lmopt.target.catalog import load_target
+from lmopt.target.profile import Target
+from lmopt.testing import run_on_runtime
+from lmopt_passes import quantize_mixed
 from lmopt_passes.quantize_mixed import QuantizeMixed
 from tests.support.services import DistanceScorer, DrawnCalibrator
 
@@ -91,6 +95,95 @@ def test_where_integers_are_slower_nothing_is_integer():
     assert result.notes[1].startswith("no part is both faster in integers")
     alone = QuantizeMixed(100).apply(graph, context(graph))
     assert alone.notes[1] == "no times are known: multiply-accumulates stand for them"
+
+
+@dataclass(frozen=True)
+class ByBits:
+    """A target on which a node takes as long as it has bits."""
+
+    digest: str = "by bits"
+
+    def latency_ms(self, graph: Graph) -> float:
+        return float(sum(8 * node.results[0].dtype.numpy.itemsize for node in graph.nodes))
+
+
+CPU = load_target("p30-cpu")
+"""Runs int16x8; velvet-apu does not."""
+
+
+def exact_kernels() -> Graph:
+    """The same with kernels that int8 holds exactly: only activations are rounded."""
+    graph = detector()
+    edit = graph.edit()
+    for number, name in enumerate((*CONVOLUTIONS, "head")):
+        shape = graph.node(name).weight("kernel").type.shape
+        steps = np.random.default_rng(number).integers(-127, 128, shape)
+        steps.reshape(-1, shape[-1])[0] = 127
+        edit.set_weights(name, kernel=(steps / 127).astype(np.float32))
+    return edit.done()
+
+
+def expected_drop(graph: Graph, reference: Graph) -> float:
+    return DistanceScorer(reference).expected_drop(graph, reference)
+
+
+def test_parts_have_sixteen_bits_where_eight_harm_them_and_they_are_faster_than_float():
+    graph = exact_kernels()
+    ctx = replace(context(graph, (Need.COST, ByBits())), target=CPU)
+    everywhere = QuantizeMixed(100, float_head=False, equalize=False).apply(graph, ctx)
+    limit = 0.8 * expected_drop(everywhere.graph, graph)
+    made = QuantizeMixed(limit, float_head=False, equalize=False)
+    result = made.apply(graph, ctx)
+    assert expected_drop(result.graph, graph) <= limit
+    kinds = {result.graph.node(name).results[0].dtype for name in (*CONVOLUTIONS, "head")}
+    assert kinds == {DType.I8, DType.I16}
+    assert "segments stay in 16 bits: %" in result.notes[1]
+    images = {"image": np.random.default_rng(1).integers(0, 256, (2, 8, 8, 4)).astype(np.uint8)}
+    want = run_on_runtime(result.graph, images)["landmarks"]
+    np.testing.assert_array_equal(run(result.graph, images)["landmarks"], want)
+    narrow = replace(made, int16="no").apply(graph, ctx)
+    assert DType.I16 not in {node.results[0].dtype for node in narrow.graph.nodes}
+    assert ByBits().latency_ms(narrow.graph) > ByBits().latency_ms(result.graph)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (load_target("velvet-apu"), "no segment has 16 bits on velvet-apu: not legal, NNAPI 1.2"),
+        (replace(CPU, quantities={}), "no segment has 16 bits on p30-cpu: there is no rate for it"),
+    ],
+)
+def test_where_sixteen_bits_cannot_be_had_a_note_says_so_if_asked(target: Target, told: str):
+    graph = detector()
+    ctx = replace(context(graph, (Need.COST, ByBits())), target=target)
+    notes = [QuantizeMixed(100, int16=asked).apply(graph, ctx).notes for asked in ("yes", "auto")]
+    assert notes[0][0].startswith(told)
+    assert not any("16 bits" in note for note in notes[1])
+
+
+def test_without_a_target_sixteen_bits_count_half_when_asked_for():
+    graph = exact_kernels()
+    asked, left = (
+        QuantizeMixed(3.0, float_head=False, equalize=False, int16=int16)
+        .apply(graph, context(graph))
+        .graph
+        for int16 in ("yes", "auto")
+    )
+    assert DType.I16 in {node.results[0].dtype for node in asked.nodes}
+    assert DType.I16 not in {node.results[0].dtype for node in left.nodes}
+
+
+def test_after_its_minutes_the_rest_is_float_and_a_note_says_how_much_was_tried(monkeypatch):
+    graph = detector()
+    clock = iter(range(1000))
+    monkeypatch.setattr(quantize_mixed.time, "monotonic", lambda: 60.0 * next(clock))
+    result = QuantizeMixed(100, segments=4, minutes=3).apply(graph, context(graph))
+    assert any(note.startswith("3 minutes were over with 2 of 4 choices") for note in result.notes)
+    assert 0 < len(real_nodes(result.graph)) < 6
+    none = QuantizeMixed(100, minutes=0).apply(graph, context(graph))
+    assert real_nodes(none.graph) == {*CONVOLUTIONS, "pool", "mean", "head"}
+    with pytest.raises(UsageError, match="minutes is -1"):
+        QuantizeMixed(minutes=-1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])

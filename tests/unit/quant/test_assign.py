@@ -20,6 +20,7 @@ from lmopt.ir.ops import (
     Dense,
     Div,
     Exp,
+    HardSwish,
     InvertTransform,
     LandmarkHeatmap,
     MaxPool2D,
@@ -32,6 +33,7 @@ from lmopt.ir.ops import (
     SimilarityFit,
     Softmax,
     Sum,
+    Tanh,
     TransformLandmarks,
     Warp,
 )
@@ -149,14 +151,30 @@ def test_sigmoid_gets_the_grid_the_runtime_prescribes():
 def test_what_has_no_sixteen_bits_stays_real_and_other_ends_get_grids_of_their_own():
     edit = Edit("s")
     image = edit.input("image", (None, 4))
-    edit.output("y", edit.add("y", Sigmoid(), edit.add("relu", Relu(), image)))
+    edit.output("y", edit.add("y", HardSwish(), edit.add("relu", Relu(), image)))
     ranges = {Value(name): ValueRange(-1, 3) for name in ("image", "relu", "y")}
     result = quantize_graph(edit.done(), ranges, INT16, input_type="uint8", output_type="uint8")
     image_type, relu, y = (result.node(n).results[0] for n in ("image", "relu", "y"))
     assert image_type.quant == Quant.per_tensor(4 / 255, 64) and image_type.dtype is DType.U8
     assert relu.quant == Quant.per_tensor(3 / 32767, 0) and relu.dtype is DType.I16
     assert y.dtype is DType.F32
-    assert result.type(result.outputs[0][1]).quant == Quant.per_tensor(1 / 256, 0)
+    assert result.type(result.outputs[0][1]).quant == Quant.per_tensor(4 / 255, 64)
+
+
+@pytest.mark.parametrize(("op", "high"), [(Sigmoid(), 8.0), (Tanh(), 8.0), (Tanh(), 16.0)])
+def test_scales_that_sixteen_bit_functions_take_for_powers_of_two_are_widened(op, high):
+    """At them the runtime's default kernels are other, coarser ones; see ROUNDING.md."""
+    edit = Edit("s")
+    image = edit.input("image", (None, 4))
+    edit.output("y", edit.add("y", op, edit.add("relu", Relu(), image)))
+    ranges = {Value(name): ValueRange(0, high * 32767 / 32768) for name in ("image", "relu")}
+    result = quantize_graph(edit.done(), ranges, INT16)
+    assert result.node("y").results[0].quant == Quant.per_tensor(1 / 32768, 0)
+    scale = result.node("relu").results[0].quant.scale[0]
+    assert high / 32768 < scale < 1.003 * high / 32768
+    pixels = {"image": np.linspace(-high, high, 4000, dtype=np.float32).reshape(-1, 4)}
+    want = run_on_runtime(result, pixels, "default")["y"]
+    np.testing.assert_array_equal(run(result, pixels)["y"], want)
 
 
 @pytest.mark.parametrize(("features", "wanted"), [(500, DType.I32), (600, DType.I64)])
