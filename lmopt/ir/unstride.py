@@ -1,0 +1,200 @@
+"""Taking a stride out of a graph: maps behind it grow, kernels go on reading the same places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmopt.errors import GraphError
+from lmopt.ir.graph import Graph, Node, Value
+from lmopt.ir.op import Op, window_size
+from lmopt.ir.ops import (
+    AvgPool2D,
+    Conv2D,
+    Conv2DTranspose,
+    DepthwiseConv2D,
+    HeatmapDecode,
+    MaxPool2D,
+    Pad,
+    ResizeBilinear,
+    ResizeNearest,
+)
+from lmopt.ir.refit import Refit, fit_op
+from lmopt.ir.types import TensorType
+
+STRIDED = (MaxPool2D, AvgPool2D, Conv2D, DepthwiseConv2D)
+"""Ops whose stride can go."""
+
+
+def has_stride(node: Node) -> bool:
+    """Returns whether a node has a stride that can be removed."""
+    return isinstance(node.op, STRIDED) and max(node.op.stride) > 1
+
+
+def remove_stride(
+    graph: Graph, name: str, history: str, *, dilate: bool
+) -> tuple[Graph, tuple[str, ...]]:
+    """Returns `graph` without the pool `name`, or without its stride, and what was fitted.
+
+    Behind a pool that goes, or a convolution that computes every window, maps are larger. Dilated,
+    convolutions find on them what they found before: pixel `i` of an old map lies at `scale * i`
+    and an offset, and what lies between are the answers for windows that the stride left out (the
+    algorithm à trous). Pools and resizes stay as they are. What reads a whole map goes on reading
+    where the old pixels lie, the nearest two where that is between pixels.
+
+    Args:
+        graph: A float graph.
+        name: A pool or convolution with a stride.
+        history: Name of the pass, for the provenance of what changed.
+        dilate: Whether convolutions behind are dilated.
+
+    Raises:
+        GraphError: Something behind does not fit; the node is named.
+        GraphError: The node has no stride.
+
+    Source: Holschneider et al., "A real-time algorithm for signal analysis with the help of the
+        wavelet transform", 1990; Chen et al., "DeepLab", 2016 (arXiv:1606.00915), section 3.1.
+    """
+    node = graph.node(name)
+    if not has_stride(node):
+        raise GraphError("it has no stride", where=f"%{name}")
+    if graph.is_output(node.value):
+        raise GraphError("its map is an output, whose size would change", where=f"%{name}")
+    return _Removal(graph, node, history, dilate).run()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Where the pixels of an old map lie on the new one, along one axis."""
+
+    scale: int = 1
+    offset: Fraction = Fraction(0)
+
+
+_Grid = tuple[_Line, _Line]
+_SAME: _Grid = (_Line(), _Line())
+
+
+class _Removal(Refit):
+    def __init__(self, graph: Graph, gone: Node, history: str, dilate: bool) -> None:
+        super().__init__(graph, history)
+        self.gone, self.dilate = gone, dilate
+        self.grids: dict[Value, _Grid] = {}
+
+    def put(self, node: Node) -> None:
+        if node == self.gone and isinstance(node.op, MaxPool2D | AvgPool2D):
+            (source,) = node.inputs
+            self.moved[node.value] = self.moved.get(source, source)
+            self.seen[node.value] = self.seen[source]
+            self.grids[node.value] = self._parted(node, node.op)
+            return
+        super().put(node)
+        self.grids[node.value] = self._grid(node, self.edit.node(node.name).op)
+
+    def fit(self, node: Node) -> Node:
+        if node == self.gone:
+            assert isinstance(node.op, Conv2D | DepthwiseConv2D)
+            return self.replaced(node, replace(node.op, stride=(1, 1)))
+        return super().fit(node)
+
+    def window(self, node: Node) -> Op:
+        op = fit_op(node, self.graph.input_types(node)[0], self.seen[node.inputs[0]])
+        scale = self._scale(node.inputs[0])
+        if op != node.op or scale == (1, 1):
+            return op
+        if isinstance(op, HeatmapDecode):
+            self._require_scaled(node, scale)
+        if isinstance(op, Pad):
+            (high, wide), pad = scale, op
+            return replace(
+                pad,
+                top=pad.top * high,
+                bottom=pad.bottom * high,
+                left=pad.left * wide,
+                right=pad.right * wide,
+            )
+        if self.dilate and isinstance(op, Conv2D | DepthwiseConv2D):
+            dilation = tuple(
+                factor * each if length > 1 else each
+                for factor, each, length in zip(scale, op.dilation, op.kernel, strict=True)
+            )
+            return replace(op, dilation=(dilation[0], dilation[1]))
+        return op
+
+    def kernel(
+        self, read: Value, kernel: NDArray[np.float32], axis: int, size: int
+    ) -> NDArray[np.float32]:
+        line, length = self.grids[read][axis], kernel.shape[axis]
+        places = np.array([float(line.scale * i + line.offset) for i in range(length)])
+        places = np.clip(places, 0, size - 1)
+        shares = np.maximum(1 - np.abs(np.arange(size)[:, None] - places), 0)
+        return np.moveaxis(np.tensordot(shares, kernel, (1, axis)), 0, axis).astype(np.float32)
+
+    def _scale(self, value: Value) -> tuple[int, int]:
+        rows, columns = self.grids[value]
+        return rows.scale, columns.scale
+
+    def _grid(self, node: Node, new: Op) -> _Grid:
+        """Returns where a node's pixels lie, by the centres of the windows they come from."""
+        if self.graph.type(node.value).rank != 4 or not node.inputs:
+            return _SAME
+        if node == self.gone:
+            return self._parted(node, new)
+        op = node.op
+        before = self.grids[node.inputs[0]]
+        if isinstance(op, ResizeBilinear | ResizeNearest | Conv2DTranspose):
+            return before
+        if not isinstance(op, STRIDED) or before == _SAME:
+            return next((g for v in node.inputs if (g := self.grids[v]) != _SAME), _SAME)
+        assert isinstance(new, STRIDED)
+        old_map, new_map = self.graph.type(node.inputs[0]), self.seen[node.inputs[0]]
+        rows, columns = (
+            _Line(
+                line.scale,
+                (line.scale * _centre(op, old_map, axis) + line.offset - _centre(new, new_map, axis))
+                / op.stride[axis],
+            )
+            for axis, line in enumerate(before)
+        )
+        return rows, columns
+
+    def _parted(self, node: Node, new: Op) -> _Grid:
+        """Returns where the pixels of the map lie whose stride goes."""
+        assert isinstance(node.op, STRIDED)
+        op, source = node.op, self.graph.input_types(node)[0]
+        here = (Fraction(0), Fraction(0))
+        if isinstance(new, Conv2D | DepthwiseConv2D):
+            here = _centre(new, source, 0), _centre(new, source, 1)
+        rows, columns = (
+            _Line(op.stride[axis], _centre(op, source, axis) - here[axis]) for axis in (0, 1)
+        )
+        return rows, columns
+
+    def _require_scaled(self, node: Node, scale: tuple[int, int]) -> None:
+        """Raises GraphError where a heatmap would no longer be the old one in larger."""
+        old, new = self.graph.input_types(node)[0], self.seen[node.inputs[0]]
+        wanted = tuple((side or 1) * by for side, by in zip(old.shape[1:3], scale, strict=True))
+        if new.shape[1:3] != wanted:
+            raise GraphError(
+                f"its map would become {new.shape[1]}x{new.shape[2]}, no longer "
+                f"{scale[0]}x{scale[1]} times the old one, and give other coordinates",
+                where=f"%{node.name}",
+            )
+
+
+def _centre(op: Op, source: TensorType, axis: int) -> Fraction:
+    """Returns the centre of the first window of an op, in pixels of the map it reads."""
+    length = source.shape[axis + 1]
+    assert length is not None
+    if isinstance(op, MaxPool2D | AvgPool2D):
+        kernel, dilation = op.size[axis], 1
+    else:
+        assert isinstance(op, Conv2D | DepthwiseConv2D)
+        kernel, dilation = op.kernel[axis], op.dilation[axis]
+    reach, stride = (kernel - 1) * dilation, op.stride[axis]
+    out = window_size(length, kernel, stride, dilation, op.padding)
+    missing = (out - 1) * stride + reach + 1 - length if op.padding == "same" else 0
+    return Fraction(reach, 2) - max(missing, 0) // 2
