@@ -108,8 +108,11 @@ class Refit(ABC):
 
     def put(self, node: Node) -> None:
         """Adds what becomes of a node."""
-        fitted = self.fit(node)
-        inputs = tuple(self.moved.get(value, value) for value in node.inputs)
+        self.add(node, self.fit(node))
+
+    def add(self, node: Node, fitted: Node) -> None:
+        """Adds a node that was fitted, for the one it was."""
+        inputs = tuple(self.moved.get(value, value) for value in fitted.inputs)
         self.edit.put(replace(fitted, inputs=inputs))
         self.seen[node.value] = fitted.results[0]
 

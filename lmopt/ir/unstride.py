@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -22,9 +23,10 @@ from lmopt.ir.ops import (
     ResizeBilinear,
     ResizeNearest,
 )
-from lmopt.ir.refit import Refit, fit_op
+from lmopt.ir.refit import Refit, fit_op, infer
 from lmopt.ir.types import TensorType
 
+_POOLS = (MaxPool2D, AvgPool2D)
 STRIDED = (MaxPool2D, AvgPool2D, Conv2D, DepthwiseConv2D)
 """Ops whose stride can go."""
 
@@ -35,21 +37,23 @@ def has_stride(node: Node) -> bool:
 
 
 def remove_stride(
-    graph: Graph, name: str, history: str, *, dilate: bool
+    graph: Graph, name: str, history: str, *, dilate: bool, keep_window: bool = True
 ) -> tuple[Graph, tuple[str, ...]]:
-    """Returns `graph` without the pool `name`, or without its stride, and what was fitted.
+    """Returns `graph` with every window of the pool or convolution `name`, and what was fitted.
 
-    Behind a pool that goes, or a convolution that computes every window, maps are larger. Dilated,
-    convolutions find on them what they found before: pixel `i` of an old map lies at `scale * i`
-    and an offset, and what lies between are the answers for windows that the stride left out (the
-    algorithm à trous). Pools and resizes stay as they are. What reads a whole map goes on reading
-    where the old pixels lie, the nearest two where that is between pixels.
+    Maps behind are larger. Dilated, convolutions find on them what they found before: pixel `i` of
+    an old map lies at `scale * i` and an offset, and what lies between are the answers for windows
+    that the stride left out (the algorithm à trous). Pools have no dilation, theirs are widened to
+    reach as far; resizes stay as they are. What reads a whole map goes on reading where the old
+    pixels lie, the nearest two where that is between pixels.
 
     Args:
         graph: A float graph.
         name: A pool or convolution with a stride.
         history: Name of the pass, for the provenance of what changed.
-        dilate: Whether convolutions behind are dilated.
+        dilate: Whether convolutions and pools behind reach as far as before.
+        keep_window: Whether a pool stays, with a stride of 1; a pixel stands for its window where
+            it goes.
 
     Raises:
         GraphError: Something behind does not fit; the node is named.
@@ -63,7 +67,7 @@ def remove_stride(
         raise GraphError("it has no stride", where=f"%{name}")
     if graph.is_output(node.value):
         raise GraphError("its map is an output, whose size would change", where=f"%{name}")
-    return _Removal(graph, node, history, dilate).run()
+    return _Removal(graph, node, history, dilate, keep_window).run()
 
 
 @dataclass(frozen=True)
@@ -79,25 +83,66 @@ _SAME: _Grid = (_Line(), _Line())
 
 
 class _Removal(Refit):
-    def __init__(self, graph: Graph, gone: Node, history: str, dilate: bool) -> None:
+    def __init__(
+        self, graph: Graph, gone: Node, history: str, dilate: bool, keep_window: bool
+    ) -> None:
         super().__init__(graph, history)
-        self.gone, self.dilate = gone, dilate
+        self.gone, self.dilate, self.keep_window = gone, dilate, keep_window
         self.grids: dict[Value, _Grid] = {}
 
     def put(self, node: Node) -> None:
-        if node == self.gone and isinstance(node.op, MaxPool2D | AvgPool2D):
+        if node == self.gone and not self.keep_window and isinstance(node.op, _POOLS):
             (source,) = node.inputs
             self.moved[node.value] = self.moved.get(source, source)
             self.seen[node.value] = self.seen[source]
-            self.grids[node.value] = self._parted(node, node.op)
+            self.grids[node.value] = self._parted(node, None)
             return
-        super().put(node)
-        self.grids[node.value] = self._grid(node, self.edit.node(node.name).op)
+        fitted = self.fit(node)
+        grid = self._grid(node, fitted.op)
+        if self._is_between(node, fitted, grid):
+            grid = self._padded(node, fitted)
+        else:
+            self.add(node, fitted)
+        self.grids[node.value] = grid
+
+    def _is_between(self, node: Node, fitted: Node, grid: _Grid) -> bool:
+        """Returns whether all windows of a dilated convolution lie between those of old pixels."""
+        op = fitted.op
+        if not isinstance(op, Conv2D | DepthwiseConv2D) or op.padding == "valid":
+            return False
+        if not self.dilate or node == self.gone:
+            return False
+        whole = [line.offset.denominator == 1 for line in self.grids[node.inputs[0]]]
+        parted = [line.offset.denominator > 1 for line in grid]
+        return any(a and b for a, b in zip(whole, parted, strict=True))
+
+    def _padded(self, node: Node, fitted: Node) -> _Grid:
+        """Adds a dilated convolution behind a padding that puts windows where the old ones lay.
+
+        A stride parts the padding of a larger map otherwise.
+        """
+        (source,), op, new = node.inputs, node.op, fitted.op
+        assert isinstance(op, STRIDED) and isinstance(new, Conv2D | DepthwiseConv2D)
+        before, margins = self.grids[source], list[int]()
+        for axis, line in enumerate(before):
+            reach, stride = (new.kernel[axis] - 1) * new.dilation[axis], op.stride[axis]
+            start = Fraction(reach, 2) - line.scale * _centre(op, self.graph.type(source), axis)
+            first = math.ceil(start + (stride - 1) * line.offset)
+            pixels = line.scale * (node.results[0].shape[axis + 1] or 1)
+            read = (pixels - 1) * stride + reach + 1
+            margins += [first, max(read - first - (self.seen[source].shape[axis + 1] or 1), 0)]
+        top, bottom, left, right = margins
+        name, loc = self.graph.edit().fresh(f"{node.name}_pad"), node.loc.via(self.history)
+        pad = Pad(top=top, bottom=bottom, left=left, right=right)
+        value = self.edit.add(name, pad, self.moved.get(source, source), loc=loc)
+        new = replace(new, padding="valid")
+        results = infer(node, new, [self.edit.node(name).results[0]])
+        self.add(node, replace(fitted, op=new, results=results, inputs=(value,)))
+        return before
 
     def fit(self, node: Node) -> Node:
         if node == self.gone:
-            assert isinstance(node.op, Conv2D | DepthwiseConv2D)
-            return self.replaced(node, replace(node.op, stride=(1, 1)))
+            return self.replaced(node, _every_window(node.op))
         return super().fit(node)
 
     def window(self, node: Node) -> Op:
@@ -122,6 +167,11 @@ class _Removal(Refit):
                 for factor, each, length in zip(scale, op.dilation, op.kernel, strict=True)
             )
             return replace(op, dilation=(dilation[0], dilation[1]))
+        if self.dilate and isinstance(op, _POOLS):
+            high, wide = (
+                (length - 1) * factor + 1 for length, factor in zip(op.size, scale, strict=True)
+            )
+            return replace(op, size=(high, wide), padding="same")
         return op
 
     def kernel(
@@ -154,22 +204,27 @@ class _Removal(Refit):
         rows, columns = (
             _Line(
                 line.scale,
-                (line.scale * _centre(op, old_map, axis) + line.offset - _centre(new, new_map, axis))
+                (
+                    line.scale * _centre(op, old_map, axis)
+                    + line.offset
+                    - _centre(new, new_map, axis)
+                )
                 / op.stride[axis],
             )
             for axis, line in enumerate(before)
         )
         return rows, columns
 
-    def _parted(self, node: Node, new: Op) -> _Grid:
-        """Returns where the pixels of the map lie whose stride goes."""
+    def _parted(self, node: Node, new: Op | None) -> _Grid:
+        """Returns where the pixels of the map lie whose stride goes; without an op, its operand."""
         assert isinstance(node.op, STRIDED)
         op, source = node.op, self.graph.input_types(node)[0]
-        here = (Fraction(0), Fraction(0))
-        if isinstance(new, Conv2D | DepthwiseConv2D):
-            here = _centre(new, source, 0), _centre(new, source, 1)
         rows, columns = (
-            _Line(op.stride[axis], _centre(op, source, axis) - here[axis]) for axis in (0, 1)
+            _Line(
+                op.stride[axis],
+                _centre(op, source, axis) - (0 if new is None else _centre(new, source, axis)),
+            )
+            for axis in (0, 1)
         )
         return rows, columns
 
@@ -183,6 +238,14 @@ class _Removal(Refit):
                 f"{scale[0]}x{scale[1]} times the old one, and give other coordinates",
                 where=f"%{node.name}",
             )
+
+
+def _every_window(op: Op) -> Op:
+    """Returns an op with a stride of 1; a pool gives a map as large as it reads."""
+    if isinstance(op, MaxPool2D | AvgPool2D):
+        return replace(op, stride=(1, 1), padding="same")
+    assert isinstance(op, Conv2D | DepthwiseConv2D)
+    return replace(op, stride=(1, 1))
 
 
 def _centre(op: Op, source: TensorType, axis: int) -> Fraction:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from lmopt.errors import GraphError, PassError, did_you_mean
 from lmopt.ir.graph import Graph, Node
-from lmopt.ir.ops import AvgPool2D, MaxPool2D
 from lmopt.ir.size import size_change, strip_weights
 from lmopt.ir.unstride import has_stride, remove_stride
 from lmopt.pipeline.base import Pass, PassContext, PassResult
@@ -18,23 +17,26 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class RemovePool(Pass):
-    """Takes a pool, or the stride of a convolution, out of the trunk; weights are inherited.
+    """Takes the stride of a pool or of a convolution out of the trunk; weights are inherited.
 
     Maps behind it are larger: more work, and more detail to learn from. Convolutions behind are
     dilated, so that they find on the larger maps what they found before, and what reads a whole map
-    goes on reading where the old pixels lie (`lmopt.ir.unstride`). Without a stride the start is
-    the old function but for global means, later pools and resizes, which see more pixels; without a
-    pool a pixel stands for its window.
+    goes on reading where the old pixels lie (`lmopt.ir.unstride`). The start is the old function
+    but for global means, later pools and resizes, which see more pixels: the landmarks of
+    pfld-0.25@300w move by 2 % of their size, not dilated by 72 %.
 
     Attributes:
-        node: A pool or a strided convolution, or `auto`: the one without which the MACs are
+        node: A pool or a convolution with a stride, or `auto`: the one without which the MACs are
             nearest to double, the first of equals.
-        dilate: Whether convolutions behind are dilated. Otherwise they see half of what they saw.
+        dilate: Whether convolutions and pools behind reach as far as before.
+        keep_window: Whether a pool stays, with a stride of 1; it goes where not, and the start is
+            farther from the old function.
     """
 
     name: ClassVar[str] = "remove-pool"
     node: str = AUTO
     dilate: bool = True
+    keep_window: bool = True
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         require_float(graph, self.name)
@@ -50,7 +52,9 @@ class RemovePool(Pass):
         return PassResult(result, True, (_note(graph, node, result), *fitted))
 
     def _removed(self, graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
-        return remove_stride(graph, node.name, self.name, dilate=self.dilate)
+        return remove_stride(
+            graph, node.name, self.name, dilate=self.dilate, keep_window=self.keep_window
+        )
 
     def _named(self, graph: Graph) -> Node:
         strided = [node.name for node in graph.nodes if has_stride(node)]
@@ -85,10 +89,7 @@ class RemovePool(Pass):
 
 
 def _note(graph: Graph, node: Node, result: Graph) -> str:
-    is_pool = isinstance(node.op, MaxPool2D | AvgPool2D)
-    old, kept = node.results[0].shape, node.inputs[0].node if is_pool else node.name
-    new = result.node(kept).results[0].shape
-    what = f"{node.op.kind} %{node.name}" if is_pool else f"the stride of %{node.name}"
-    return (
-        f"{what} removed ({old[1]}x{old[2]} -> {new[1]}x{new[2]}); {size_change(graph, result)}"
-    )
+    kept = node.name if node.name in result else node.inputs[0].node
+    old, new = node.results[0].shape, result.node(kept).results[0].shape
+    what = f"the stride of %{node.name}" if node.name in result else f"%{node.name}"
+    return f"{what} removed ({old[1]}x{old[2]} -> {new[1]}x{new[2]}); {size_change(graph, result)}"
