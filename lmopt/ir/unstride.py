@@ -152,15 +152,9 @@ class _Removal(Refit):
             return op
         if isinstance(op, HeatmapDecode):
             self._require_scaled(node, scale)
-        if isinstance(op, Pad):
+        if self.dilate and isinstance(op, Pad):
             (high, wide), pad = scale, op
-            return replace(
-                pad,
-                top=pad.top * high,
-                bottom=pad.bottom * high,
-                left=pad.left * wide,
-                right=pad.right * wide,
-            )
+            return Pad(pad.top * high, pad.bottom * high, pad.left * wide, pad.right * wide)
         if self.dilate and isinstance(op, Conv2D | DepthwiseConv2D):
             dilation = tuple(
                 factor * each if length > 1 else each
@@ -197,6 +191,14 @@ class _Removal(Refit):
         before = self.grids[node.inputs[0]]
         if isinstance(op, ResizeBilinear | ResizeNearest | Conv2DTranspose):
             return before
+        if isinstance(op, Pad) and isinstance(new, Pad):
+            rows, columns = (
+                _Line(line.scale, line.offset + here - line.scale * there)
+                for line, here, there in zip(
+                    before, (new.top, new.left), (op.top, op.left), strict=True
+                )
+            )
+            return rows, columns
         if not isinstance(op, STRIDED) or before == _SAME:
             return next((g for v in node.inputs if (g := self.grids[v]) != _SAME), _SAME)
         assert isinstance(new, STRIDED)

@@ -91,10 +91,14 @@ def fit_behind(
             for value in {v for v in node.inputs if last[v] == node.name}:
                 del now[value]
     least = min(fitted, key=lambda name: fitted[name])
-    return edit.done(), (
+    notes = [
         f"{len(fitted)} kernels fitted on up to {faces} faces; they explain at least "
-        f"{fitted[least]:.0%} of the variance of what they gave, %{least} the least",
-    )
+        f"{fitted[least]:.0%} of the variance of what they gave, %{least} the least"
+    ]
+    large = [f"%{n.name}" for n in changed if "kernel" in n.weights and _rows(n) > MOST_ROWS]
+    if large:
+        notes.append(f"too large to be fitted on faces: {', '.join(large)}")
+    return edit.done(), tuple(notes)
 
 
 def _changed(before: Graph, after: Graph) -> list[Node]:
@@ -255,9 +259,9 @@ def _samples(
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     views = list(taps(operand, op.kernel, op.stride, op.dilation, op.padding, 0.0))
     rows, columns = divmod(rng.permutation(math.prod(wanted.shape[1:3]))[:PLACES], wanted.shape[2])
-    x = np.stack([view[:, rows, columns] for view in views], axis=2).astype(np.float64)
-    y = wanted[:, rows, columns].astype(np.float64)
-    x, y = x.reshape(-1, *x.shape[2:]), y.reshape(-1, y.shape[-1])
+    seen = np.stack([view[:, rows, columns] for view in views], axis=2).astype(np.float64)
+    seen = seen.reshape(-1, *seen.shape[2:])
+    given: Array = wanted[:, rows, columns].astype(np.float64).reshape(len(seen), -1)
     if isinstance(op, DepthwiseConv2D):
-        return x.transpose(2, 0, 1), y.T[:, :, None]
-    return x.reshape(1, len(x), -1), y[None]
+        return seen.transpose(2, 0, 1), given.T[:, :, None]
+    return seen.reshape(1, len(seen), -1), given[None]

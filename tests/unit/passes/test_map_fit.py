@@ -97,4 +97,5 @@ def test_large_kernels_stay_as_the_rule_made_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(map_fit, "MOST_ROWS", 60)
     fitted, notes = fit_behind(graph, pooled, ManyFaces(), faces=20)
     assert notes[0].startswith("4 kernels fitted")
+    assert notes[1] == "too large to be fitted on faces: %whole"
     assert fitted.node("whole").weights == pooled.node("whole").weights
