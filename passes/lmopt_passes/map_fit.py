@@ -24,9 +24,7 @@ PLACES = 64
 MOST_ROWS = 2048
 """Rows of the largest kernel that is fitted: the work grows with their third power."""
 HELD = tuple(10.0**power for power in range(-3, 3))
-"""Parts of its rows' variances by which a kernel may be held to what it was."""
-SILENT = 1e-6
-"""Part of the largest variance that every row is given at least: a silent one stays silent."""
+"""Parts of its rows' mean variance by which a kernel may be held to what it was."""
 TINY = 1e-30
 MOST_VALUES = 1 << 26
 """Values of answers that are kept at a time: 256 MiB."""
@@ -224,11 +222,11 @@ def _solved(x: Array, y: Array, start: Array) -> tuple[Array, Array, float]:
     whole = (y**2).sum(axis=(1, 2)) / count
     norm = (start * (inner @ start)).sum(axis=1, keepdims=True)
     start = start * np.clip((start * cross).sum(axis=1, keepdims=True) / (norm + TINY), 0, 1)
-    variances = np.diagonal(inner, axis1=1, axis2=2)
-    scale = np.sqrt(np.maximum(variances, SILENT * variances.max() + TINY))[:, :, None]
+    # One scale for all rows: what hardly varied on these faces may well on others.
+    scale = math.sqrt(float(np.diagonal(inner, axis1=1, axis2=2).mean()) + TINY)
     rest = (cross - inner @ start) / scale
     missed = whole - (start * (2 * cross - inner @ start)).sum(axis=(1, 2))
-    values, turns = np.linalg.eigh(inner / scale / scale.swapaxes(1, 2))
+    values, turns = np.linalg.eigh(inner / scale**2)
     values, turned = np.maximum(values, 0)[:, :, None], turns.swapaxes(1, 2) @ rest
 
     def change(held: float) -> tuple[float, Array, float]:

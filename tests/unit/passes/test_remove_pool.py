@@ -24,8 +24,10 @@ from lmopt.ir.ops import (
     Reshape,
 )
 from lmopt.ir.unstride import remove_stride
+from lmopt.ir.verify import verify
 from lmopt.pipeline.base import PassContext, PassResult
 from lmopt.runtime.parity import prove
+from lmopt.testing.float_graphs import graphs
 from lmopt_passes.insert_pool import InsertPool
 from lmopt_passes.remove_pool import RemovePool
 
@@ -180,6 +182,20 @@ def test_dilated_convolutions_compute_the_same_on_the_old_pixels(data: st.DataOb
     ]
     assert found, (old.shape, new.shape)
     np.testing.assert_allclose(values[1]["head"], values[0]["head"], rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(graph=graphs(max_nodes=12), dilate=st.booleans(), keep=st.booleans())
+def test_any_graph_grows_or_says_why_not(graph: Graph, dilate: bool, keep: bool) -> None:
+    try:
+        result = apply(graph, dilate=dilate, keep_window=keep)
+    except PassError as error:
+        assert error.what
+        return
+    verify(result.graph)
+    kept = [result.graph.type(value) for _, value in result.graph.outputs]
+    assert kept == [graph.type(value) for _, value in graph.outputs]
+    assert result.changed and result.notes
 
 
 def test_wrong_nodes() -> None:
