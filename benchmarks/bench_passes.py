@@ -35,6 +35,7 @@ PASSES = (
     "drop-block{count=2}",
     "drop-block{count=4}",
     "insert-pool",
+    "remove-pool",
     "resize-input{size=96}",
     "resize-input{size=80}",
     "factorize",

@@ -139,6 +139,24 @@ class FaceCalibrator:
         count = len(self.crops(faces))
         return {value: total / count for value, total in zip(values, sums, strict=True)}
 
+    def values(
+        self, graph: Graph, values: Sequence[Value], *, faces: int
+    ) -> Mapping[Value, NDArray[np.floating]]:
+        """Returns each value on every face, as real numbers.
+
+        Raises:
+            PassError: There are no faces.
+        """
+        pixels = self._contract.normalize(self.crops(faces))
+        watched = _computed(graph, dict.fromkeys(values))
+        parts: list[list[NDArray[np.floating]]] = [[] for _ in watched]
+        if watched:
+            for found in self.observed(graph, watched, faces):
+                for part, array in zip(parts, found, strict=True):
+                    part.append(array)
+        seen = {v: np.concatenate(part) for v, part in zip(watched, parts, strict=True)}
+        return {value: seen.get(value, pixels) for value in values}
+
     def kernel_inputs(
         self, graph: Graph, names: Sequence[str], *, faces: int
     ) -> Mapping[str, Moments]:

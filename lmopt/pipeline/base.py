@@ -229,6 +229,12 @@ class Calibrator(Protocol):
         """Returns the mean of each value over faces, as real numbers, without the batch."""
         ...
 
+    def values(
+        self, graph: Graph, values: Sequence[Value], *, faces: int
+    ) -> Mapping[Value, NDArray[np.floating]]:
+        """Returns each value on every face, as real numbers."""
+        ...
+
     def kernel_inputs(
         self, graph: Graph, names: Sequence[str], *, faces: int
     ) -> Mapping[str, Moments]:

@@ -6,6 +6,7 @@ CATALOG: Mapping[str, str] = {
     "fold-batchnorm": "lmopt_passes.fold_batchnorm:FoldBatchnorm",
     "scale-width": "lmopt_passes.scale_width:ScaleWidth",
     "insert-pool": "lmopt_passes.insert_pool:InsertPool",
+    "remove-pool": "lmopt_passes.remove_pool:RemovePool",
     "resize-input": "lmopt_passes.resize_input:ResizeInput",
     "drop-block": "lmopt_passes.drop_block:DropBlock",
     "factorize": "lmopt_passes.factorize:Factorize",

@@ -13,6 +13,7 @@ from lmopt.ir.refit import insert_shrinking
 from lmopt.ir.size import size_change, strip_weights
 from lmopt.pipeline.base import Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float
+from lmopt_passes.map_fit import fit_behind
 
 AUTO = "auto"
 _FOLLOWERS = frozenset(
@@ -29,19 +30,27 @@ class InsertPool(Pass):
     and pools behind it run on the smaller maps as they are. What read a whole map (a dense layer
     behind a flatten, a valid convolution as large as its map) is fitted to the smaller one by
     summing the kernel entries of the old pixels that a new pixel covers, so that an answer on maps
-    that hardly vary within a pooled window hardly changes (`lmopt.ir.refit`).
+    that hardly vary within a pooled window hardly changes (`lmopt.ir.refit`). Where there are
+    calibration faces, every kernel behind the pool is then fitted to answer on them what it
+    answered (`passes/lmopt_passes/map_fit.py`).
 
     Attributes:
         after: Name of the node, or `auto`: the convolution behind which a pool fits and leaves
             nearest to half of the MACs, the first of equals.
         size: Window and stride.
+        reconstruct: Whether kernels are fitted where there are calibration faces.
+        faces: Calibration faces, of the training split.
     """
 
     name: ClassVar[str] = "insert-pool"
     after: str = AUTO
     size: int = 2
+    reconstruct: bool = True
+    faces: int = 100
 
     def __post_init__(self) -> None:
+        if self.faces < 1:
+            raise UsageError(f"faces is {self.faces}, wanted at least 1")
         if self.size < 2:
             raise UsageError(f"size is {self.size}, wanted at least 2")
 
@@ -62,7 +71,12 @@ class InsertPool(Pass):
             f"max-pool {self.size}x{self.size} after {place} ({old[1]}x{old[2]} -> "
             f"{new[1]}x{new[2]}); {size_change(graph, result)}"
         )
-        return PassResult(result, True, (note, *fitted))
+        notes = (note, *fitted)
+        calibrator = ctx.calibrator_if_any if self.reconstruct else None
+        if calibrator is not None and graph.is_initialized:
+            result, refitted = fit_behind(graph, result, calibrator, faces=self.faces)
+            notes += refitted
+        return PassResult(result, True, notes)
 
     def _insert(self, graph: Graph, place: Value, name: str) -> tuple[Graph, tuple[str, ...]]:
         window = (self.size, self.size)

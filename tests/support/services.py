@@ -116,6 +116,12 @@ class DrawnCalibrator:
     ) -> Mapping[int, float]:
         return {2: 0.5, 4: 0.25, 8: 0.21, 16: 0.1}
 
+    def values(
+        self, graph: Graph, values: Sequence[Value], *, faces: int
+    ) -> Mapping[Value, np.ndarray]:
+        seen = _seen(graph)
+        return {value: seen[str(value)[1:]] for value in values}
+
     def kernel_inputs(
         self, graph: Graph, names: Sequence[str], *, faces: int
     ) -> Mapping[str, Moments]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmopt.calibration.observe import FaceCalibrator
@@ -38,6 +39,19 @@ def test_the_range_is_that_of_the_faces_it_says(tmp_path: Path, augmented: bool)
     means = CONTRACT.normalize(turned if augmented else plain).mean(axis=(1, 2))
     assert (found.low, found.high) == pytest.approx((means.min(), means.max()), abs=1e-5)
     assert abs(plain.mean() - turned.mean()) > 1.0
+
+
+def test_values_are_those_of_every_face(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "faces", [row(f"{k}.png", role="train") for k in range(3)])
+    faces = load_dataset([folder])
+    edit = Edit("mean")
+    image = edit.input("image", (None, 16, 16, 3))
+    mean = edit.add("mean", Mean(), image)
+    edit.output("points", edit.add("relu", Relu(), mean))
+    found = FaceCalibrator(faces, CONTRACT).values(edit.done(), [mean, image], faces=3)
+    seen = CONTRACT.normalize(cut_all(faces, CONTRACT).pixels)
+    np.testing.assert_array_equal(found[image], seen)
+    np.testing.assert_allclose(found[mean], seen.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_more_faces_make_rounding_err_less_on_others(tmp_path: Path) -> None:
