@@ -22,8 +22,9 @@ class RemovePool(Pass):
     Maps behind it are larger: more work, and more detail to learn from. Convolutions behind are
     dilated, so that they find on the larger maps what they found before, and what reads a whole map
     goes on reading where the old pixels lie (`lmopt.ir.unstride`). The start is the old function
-    but for global means, later pools and resizes, which see more pixels: the landmarks of
-    pfld-0.25@300w move by 2 % of their size, not dilated by 72 %.
+    but for global means, later pools and resizes, which see more pixels: pfld-0.25@300w without the
+    stride of its stem starts at 6.23 % NME (4.87 with it), not dilated at 110 % (193 validation
+    faces).
 
     Attributes:
         node: A pool or a convolution with a stride, or `auto`: the one without which the MACs are
