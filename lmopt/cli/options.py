@@ -79,8 +79,8 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         "--device",
-        metavar="auto|host|adb[:SERIAL]",
-        help="host: this machine's latency makes the front; adb: a phone's does.",
+        metavar="auto|host|adb[:SERIAL]|cuda[:N]",
+        help="Whose latency makes the front: host this machine's, adb a phone's, cuda a card's.",
     ),
 ]
 MaxNmeDropOption = Annotated[

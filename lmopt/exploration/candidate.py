@@ -73,7 +73,8 @@ class Candidate:
         speedup: Baseline's time over this one's, each at its best thread count, measured on this
             host in one interleaved run: value and 95 % interval.
         nme_percent: NME on the test faces; only what is reported is ever scored there.
-        phone_speedup: Likewise measured on the phone, where `latency` was; else None.
+        device_speedup: Likewise measured on a phone or a card, where `latency` was; else None.
+        device_model: Path of the SavedModel that was the fastest there, where it was one.
     """
 
     trained: Trained
@@ -81,7 +82,8 @@ class Candidate:
     host: Latency
     speedup: tuple[float, float, float]
     nme_percent: float | None = None
-    phone_speedup: tuple[float, float, float] | None = None
+    device_speedup: tuple[float, float, float] | None = None
+    device_model: str | None = None
 
     @property
     def pipeline(self) -> str:
@@ -103,9 +105,10 @@ class Candidate:
             "host_ms": self.host.ms,
             "host": self.host.to_json(),
             "host_speedup": dict(zip(("value", "low", "high"), self.speedup, strict=True)),
-            "phone_speedup": None
-            if self.phone_speedup is None
-            else dict(zip(("value", "low", "high"), self.phone_speedup, strict=True)),
+            "device_speedup": None
+            if self.device_speedup is None
+            else dict(zip(("value", "low", "high"), self.device_speedup, strict=True)),
+            "device_model": self.device_model,
             "size_bytes": self.trained.size_bytes,
             "parameters": self.trained.parameters,
             "macs": self.trained.macs,

@@ -120,8 +120,8 @@ def _key(bench: Workbench, pipeline: Pipeline) -> str:
 
 
 def is_measured(target: Target, request: OptimizeRequest) -> bool:
-    """Returns whether the latencies that count are measured: on this host, or on a phone."""
-    return target.name == HOST or request.device == "host" or is_phone(request.device)
+    """Returns whether the latencies that count are measured: on this host, or on a device."""
+    return target.name == HOST or request.device != "auto"
 
 
 def measure_all(
@@ -141,9 +141,22 @@ def thread_counts(target: Target, wanted: int | None) -> tuple[int, ...]:
     return tuple(n for n in tried if n <= host.usable_cores()) or (1,)
 
 
+class OnDevice(Protocol):
+    """What a device had to say of candidates, by the digests of their files."""
+
+    def best(self, digest: str) -> Measurement:
+        """Returns the fastest measurement; raises BackendError for none."""
+
+    def ran(self, digest: str) -> str | None:
+        """Returns the path of what was the fastest, where that is not the .tflite itself."""
+
+    def notes(self, digest: str) -> tuple[str, ...]:
+        """Returns what is to be said of a candidate beside its latency."""
+
+
 @dataclass(frozen=True)
 class OnPhone:
-    """What a phone had to say of candidates, by the digests of their files.
+    """What a phone had to say of candidates; implements `OnDevice`.
 
     Attributes:
         run: Latencies, and why a file has none.
@@ -162,6 +175,9 @@ class OnPhone:
         if any(name == digest for name, _ in self.run.measurements):
             return harness.best(self.run.measurements, digest)
         raise next(error for (name, _), error in self.run.failures.items() if name == digest)
+
+    def ran(self, digest: str) -> None:
+        """Returns nothing: a phone runs the .tflite."""
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -251,7 +267,7 @@ class PhoneHere:
 
 
 class Timing:
-    """Puts latencies on trained candidates: measured here or on a phone, else estimated."""
+    """Puts latencies on trained candidates: measured here or on a device, else estimated."""
 
     def __init__(
         self,
@@ -259,23 +275,23 @@ class Timing:
         request: OptimizeRequest,
         measured: Mapping[harness.Key, Measurement],
         baseline: Trained,
-        phone: OnPhone | None = None,
+        device: OnDevice | None = None,
     ) -> None:
-        """Keeps what was measured here and on a phone; speed-ups refer to `baseline`.
+        """Keeps what was measured here and on a device; speed-ups refer to `baseline`.
 
         Raises:
-            BackendError: The phone did not measure the baseline.
+            BackendError: The device did not measure the baseline.
         """
         self._target = target
         self._request = request
         self._measured = measured
         self._baseline = harness.best(measured, baseline.digest)
-        self._phone = phone
+        self._device = device
         try:
-            self._phone_baseline = None if phone is None else phone.best(baseline.digest)
+            self._device_baseline = None if device is None else device.best(baseline.digest)
         except BackendError as error:
             raise BackendError(
-                f"the phone does not run the float baseline, which others are compared with: "
+                f"the device does not run the float baseline, which others are compared with: "
                 f"{error.what}",
                 where=error.where,
                 hint="name a target whose engine takes it; everything made so far is kept",
@@ -285,15 +301,16 @@ class Timing:
         """Returns the candidate; raises BackendError when the target cannot run it at all."""
         best = harness.best(self._measured, trained.digest)
         speedup, here = _speedup(self._baseline, best), _latency(best)
-        if self._phone is not None and self._phone_baseline is not None:
-            own = self._phone.best(trained.digest)
-            noted = (*trained.notes, *self._phone.notes(trained.digest))
+        if self._device is not None and self._device_baseline is not None:
+            own = self._device.best(trained.digest)
+            noted = (*trained.notes, *self._device.notes(trained.digest))
             return Candidate(
                 replace(trained, notes=noted),
                 _latency(own),
                 here,
                 speedup,
-                phone_speedup=_speedup(self._phone_baseline, own),
+                device_speedup=_speedup(self._device_baseline, own),
+                device_model=self._device.ran(trained.digest),
             )
         if is_measured(self._target, self._request):
             return Candidate(trained, here, here, speedup)
@@ -311,7 +328,8 @@ class Timing:
 
 
 def _latency(found: Measurement) -> Latency:
-    return Latency(found.p50, "measured", found.where, *found.interval, found.threads)
+    threads = found.threads if found.xla is None else None
+    return Latency(found.p50, "measured", found.where, *found.interval, threads)
 
 
 def _speedup(base: Measurement, found: Measurement) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""The use case `measure`: latency of files here or on a phone, interleaved when compared."""
+"""The use case `measure`: latency of files on a device, interleaved when compared."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from lmopt.flow.request import check_device
 from lmopt.flow.sources import Faces, as_faces, read_bytes
 from lmopt.frontend.savedmodel import is_saved_model
 from lmopt.frontend.tflite import metadata
-from lmopt.latency.cuda import compare_saved_models
-from lmopt.latency.harness import Key, Sustained, compare, sustain
-from lmopt.latency.measurement import Measurement, Ratio, ratio
+from lmopt.latency.cuda import compare_saved_models, is_cuda
+from lmopt.latency.harness import Sustained, compare, sustain
+from lmopt.latency.measurement import Measurement, Ratio, Xla, ratio
 from lmopt.target.catalog import load_target
 
 MODEL, AGAINST = "model", "against"
+Way = int | Xla
+"""How a file ran: on so many CPU threads; of a SavedModel, whether XLA compiled it."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +39,25 @@ class Measured:
 
     Attributes:
         model: The measured file.
-        measurements: By thread count.
+        measurements: By thread count; of a SavedModel by XLA, `on` and `off`.
         against: The other file, or None.
-        against_measurements: Of the other file, by thread count.
-        speedups: How many times the model is as fast as the other file, by thread count.
+        against_measurements: Of the other file, likewise.
+        speedups: How many times the model is as fast as the other file, likewise; only of what
+            both ran with.
         phone: What was measured, where it was a phone; else None.
-        phone_notes: What is to be said of the runs there, outputs among it.
+        notes: What is to be said of the runs on a phone, outputs among it, or with XLA.
         outputs: How far the phone's answers are from this host's, by file.
         profile: Where the time of the model went on the phone, where asked for.
         sustained: The model running without a pause at its fastest thread count, where asked for.
     """
 
     model: str
-    measurements: Mapping[int, Measurement]
+    measurements: Mapping[Way, Measurement]
     against: str | None
-    against_measurements: Mapping[int, Measurement]
-    speedups: Mapping[int, Ratio]
+    against_measurements: Mapping[Way, Measurement]
+    speedups: Mapping[Way, Ratio]
     phone: Phone | None = None
-    phone_notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     outputs: Mapping[str, OutputsCompared] = field(default_factory=dict)
     profile: tuple[Operator, ...] = ()
     sustained: Sustained | None = None
@@ -66,8 +69,18 @@ class Measured:
 
     @property
     def best(self) -> Measurement:
-        """Returns the measurement at the fastest thread count."""
-        return min(self.measurements.values(), key=lambda m: m.p50)
+        """Returns the measurement at the fastest thread count, or the faster one of XLA."""
+        return _fastest(self.measurements)
+
+    @property
+    def best_against(self) -> Measurement | None:
+        """Returns the same of the other file, where there is one."""
+        return _fastest(self.against_measurements) if self.against_measurements else None
+
+    @property
+    def best_speedup(self) -> Ratio | None:
+        """Returns how many times the model is as fast as the other file, both at their best."""
+        return None if self.best_against is None else ratio(self.best_against, self.best)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a report; times are milliseconds."""
@@ -81,8 +94,9 @@ class Measured:
                 "model": self.against,
                 "measurements": [m.to_json() for m in self.against_measurements.values()],
             }
+            word = "threads" if self.best.xla is None else "xla"
             document["speedups"] = [
-                {"threads": threads, **found.to_json()} for threads, found in self.speedups.items()
+                {word: way, **found.to_json()} for way, found in self.speedups.items()
             ]
         if self.sustained is not None:
             document["sustained"] = {
@@ -90,9 +104,13 @@ class Measured:
                 "threads": self.best.threads,
                 "slowdown": self.sustained.slowdown,
             }
+        if self.best.xla is not None:
+            document["notes"] = list(self.notes)
+            if self.best_speedup is not None:
+                document["best_speedup"] = self.best_speedup.to_json()
         if self.phone is not None:
             document["phone"] = self.phone.to_json()
-            document["notes"] = list(self.phone_notes)
+            document["notes"] = list(self.notes)
             document["outputs"] = {name: found.to_json() for name, found in self.outputs.items()}
             document["profile"] = [asdict(op) for op in self.profile]
         return document
@@ -123,7 +141,8 @@ def measure(
         max_seconds: When to stop although an interval is still wide.
         min_runs: Inferences of each .tflite, unless the time is up before; on this host.
         seed: Draws the order of visits.
-        device: `adb` or `adb:SERIAL` for a phone; `auto` goes by the kind of file.
+        device: `adb` or `adb:SERIAL` for a phone, `cuda` or `cuda:N` for a card of this host,
+            `host` for its CPU; `auto` goes by the kind of file.
         target: Profile whose engine the phone is to use; None takes its own CPU profile.
         benchmark_model: TFLite's tool for the phone; None looks for it.
         data: Faces on which the phone's answers are compared with this host's; None compares none.
@@ -133,8 +152,8 @@ def measure(
         listen: Hears how that goes.
 
     Raises:
-        UsageError: A .tflite against a SavedModel, CPU threads for SavedModels, options of phones
-            without one, or no phone named where there are several.
+        UsageError: A .tflite on CUDA, a SavedModel elsewhere or against a .tflite, CPU threads for
+            SavedModels, options of phones without one, or no phone named where there are several.
         InputError: A file that cannot be read, or a thread count the machine does not have.
         BackendError: A file crashes, hangs or is refused by the runtime, or no such device is here.
     """
@@ -162,13 +181,16 @@ def measure(
     files = {MODEL: _file(model)}
     if against is not None:
         files[AGAINST] = _file(against)
-    found = _on_cuda(files, threads, max_seconds, seed)
-    if found is None:
-        found = compare(
-            files, threads=tuple(threads), max_seconds=max_seconds, min_runs=min_runs, seed=seed
-        )
-    own = {count: found[MODEL, count] for count in threads}
-    other = {count: found[AGAINST, count] for count in threads} if against is not None else {}
+    folders = {k: f for k, f in files.items() if isinstance(f, Path) and f.is_dir()}
+    if folders or is_cuda(device):
+        return _on_cuda(files, folders, threads, max_seconds, seed, device)
+    found = compare(
+        files, threads=tuple(threads), max_seconds=max_seconds, min_runs=min_runs, seed=seed
+    )
+    own: dict[Way, Measurement] = {count: found[MODEL, count] for count in threads}
+    other: dict[Way, Measurement] = {}
+    if against is not None:
+        other = {count: found[AGAINST, count] for count in threads}
     made = Measured(
         _name(model),
         own,
@@ -219,8 +241,10 @@ def _on_phone(
                 else compare_outputs(bench, content, *found, names[label])
             )
         profile = bench.profile(files[MODEL], threads=threads[0]) if per_op else None
-    own = {count: run.measurements[MODEL, count] for count in threads}
-    other = {count: run.measurements[AGAINST, count] for count in threads if against is not None}
+    own: dict[Way, Measurement] = {count: run.measurements[MODEL, count] for count in threads}
+    other: dict[Way, Measurement] = {}
+    if against is not None:
+        other = {count: run.measurements[AGAINST, count] for count in threads}
     notes = [f"{names[label]}: {text}" for label, found in run.notes.items() for text in found]
     notes += [f"{name}: {compared}" for name, compared in outputs.items()]
     return Measured(
@@ -256,22 +280,57 @@ def _bytes(model: str | Path | bytes) -> bytes:
 
 
 def _on_cuda(
-    files: Mapping[str, bytes | Path], threads: Sequence[int], max_seconds: float, seed: int
-) -> dict[Key, Measurement] | None:
-    """Returns measurements of SavedModels, or None when there are none among the files."""
-    folders = {k: f for k, f in files.items() if isinstance(f, Path) and is_saved_model(f)}
+    files: Mapping[str, bytes | Path],
+    folders: Mapping[str, Path],
+    threads: Sequence[int],
+    max_seconds: float,
+    seed: int,
+    device: str,
+) -> Measured:
     if not folders:
-        return None
+        raise UsageError(
+            "a .tflite does not run on CUDA, SavedModel folders do",
+            where="--device",
+            hint="lmopt compile --target desktop-cuda writes them; without --device a .tflite is "
+            "measured on this CPU",
+        )
     if len(folders) < len(files):
         raise UsageError(
             "a SavedModel runs on CUDA and a .tflite on this CPU: that is no comparison",
             where="--against",
             hint="give two of one kind",
         )
+    if device == "host":
+        raise UsageError(
+            "SavedModels are measured on CUDA, not on this CPU",
+            where="--device",
+            hint="--device cuda; the .tflite of the same detector is measured here",
+        )
     if tuple(threads) != (1,):
         raise UsageError("CPU threads do not apply to a SavedModel", where="--threads")
-    found = compare_saved_models(folders, max_seconds=max_seconds, seed=seed)
-    return {(label, 1): measurement for label, measurement in found.items()}
+    run = compare_saved_models(
+        folders,
+        max_seconds=max_seconds,
+        seed=seed,
+        device=device if is_cuda(device) else "cuda",
+    )
+    found: dict[str, dict[Way, Measurement]] = {}
+    for label in folders:
+        run.best(label)  # or the error that left it without any
+        found[label] = {xla: m for (name, xla), m in run.measurements.items() if name == label}
+    own, other = found[MODEL], found.get(AGAINST, {})
+    return Measured(
+        str(folders[MODEL]),
+        own,
+        str(folders[AGAINST]) if other else None,
+        other,
+        {way: ratio(other[way], own[way]) for way in other if way in own},
+        notes=tuple(f"{path}: {text}" for k, path in folders.items() for text in run.notes(k)),
+    )
+
+
+def _fastest(found: Mapping[Way, Measurement]) -> Measurement:
+    return min(found.values(), key=lambda m: m.p50)
 
 
 def _file(model: str | Path | bytes) -> bytes | Path:

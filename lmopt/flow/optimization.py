@@ -14,6 +14,7 @@ from lmopt.exploration.front import Front
 from lmopt.exploration.result import Dominated, OptimizeResult
 from lmopt.flow import events, storage
 from lmopt.flow.candidates import (
+    OnDevice,
     OnPhone,
     PhoneHere,
     PhoneThere,
@@ -23,6 +24,7 @@ from lmopt.flow.candidates import (
     measure_all,
     obtain,
 )
+from lmopt.flow.card import card_of, measure_on_card
 from lmopt.flow.environment import environment
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.host_profile import target_named
@@ -33,6 +35,7 @@ from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.sources import as_teacher, kind_of_faces, load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.latency import host
+from lmopt.latency.cuda import is_cuda
 from lmopt.pipeline.manager import Pipeline
 from lmopt.target.profile import Target
 
@@ -44,8 +47,8 @@ def optimize(
 
     Every pipeline is run, emitted, scored on the validation faces and recorded; a rerun with the
     same arguments takes finished candidates from the journal. Then all files are measured on this
-    host in one interleaved run, and on a phone in another where one is asked for; the baseline and
-    the front see the test faces once.
+    host in one interleaved run, and on a phone or a card in another where one is asked for; the
+    baseline and the front see the test faces once.
 
     Args:
         request: What is wanted.
@@ -53,8 +56,10 @@ def optimize(
         there: The phone when it is not on a cable of this machine.
 
     Raises:
-        UsageError: Unknown detector, target or pass, or a malformed pipeline.
+        UsageError: Unknown detector, target or pass, a malformed pipeline, or a device that the
+            target is not for.
         InputError: Data, contract or model that cannot be used.
+        BackendError: The device is not there, or the float baseline fails.
         SearchError: No candidate meets the constraints.
     """
     cable = None
@@ -65,6 +70,7 @@ def optimize(
     for note in () if cable is None else cable.notes:
         listen(events.Noted(note))
     target = target_named(request.target) if cable is None else cable.target
+    card = card_of(request.device, target) if is_cuda(request.device) else None
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()
     contract = detector.require_contract()
@@ -99,14 +105,20 @@ def optimize(
         listen(events.Activity("measuring every file on this host, interleaved"))
         files = (baseline, *made.values(), *(form.made for form in forms if form.made))
         measured = measure_all(files, target, request)
-        phone = None
+        found: OnDevice | None = None
+        facts: dict[str, object] = {}
         if cable is not None:
             listen(events.Activity(f"measuring every file on {cable.phone}, interleaved"))
             crops = bench.protocol("validation").crops.pixels
             paths = {trained.digest: Path(trained.model) for trained in files}
             place = there or PhoneHere(cable)
-            phone = place.measure(paths, request.threads, contract, crops)
-        timing = Timing(target, request, measured, baseline, phone)
+            found = phone = place.measure(paths, request.threads, contract, crops)
+            facts = _phone_facts(cable, phone)
+        elif card is not None:
+            listen(events.Activity(f"measuring every SavedModel on {card}, interleaved"))
+            found = on_card = measure_on_card(files, request.device, request.seed)
+            facts = {"card": card, "doubts": list(on_card.doubts)}
+        timing = Timing(target, request, measured, baseline, found)
         base = timing.candidate(baseline)
         candidates = [base]
         for trained in made.values():
@@ -149,7 +161,7 @@ def optimize(
             "seed": request.seed,
             "measured_target": is_measured(target, request),
             "busy": any(m.busy for m in measured.values()),
-            **({} if cable is None or phone is None else _phone_facts(cable, phone)),
+            **facts,
             "out": str(out.resolve()),
         },
         storage=storage.comparison(target, forms, timing, base) if forms else None,
@@ -163,7 +175,7 @@ def _phone_facts(cable: Cabled, phone: OnPhone) -> dict[str, object]:
     return {
         "phone": cable.phone.to_json(),
         "phone_tool": str(cable.tool),
-        "phone_notes": [*cable.notes, *phone.compared],
+        "device_notes": [*cable.notes, *phone.compared],
         "phone_conditions": None if not conditions else asdict(conditions[0]),
         "doubts": list(dict.fromkeys(doubt for m in found for doubt in m.doubts)),
     }

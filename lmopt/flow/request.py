@@ -10,11 +10,12 @@ from typing import Literal
 from lmopt.device.adb import is_phone
 from lmopt.errors import UsageError
 from lmopt.exploration.study import Sampler
+from lmopt.latency.cuda import is_cuda
 from lmopt.target.profile import EndType
 
 DEFAULT_DETECTOR = "pfld-0.25"
 DEVICES = ("auto", "host")
-"""Words of `--device` besides those that mean a phone."""
+"""Words of `--device` besides those that mean a phone or a card."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class OptimizeRequest:
         max_latency_ms: Latency a candidate may have.
         device: Where latency on the front comes from: `host` measures here whatever the target,
             `auto` measures when the target is this host and estimates otherwise, `adb` or
-            `adb:SERIAL` measures on a phone.
+            `adb:SERIAL` measures on a phone, `cuda` or `cuda:N` on a card of this host.
         threads: CPU threads to measure with, on the phone where there is one; None tries those the
             target names.
         effort: Factor on the epochs of the target's own pipelines.
@@ -102,7 +103,7 @@ class SearchRequest:
         latency: Whether candidates are measured on this host or estimated for the target; `auto`
             measures when the target is this host.
         device: `adb` or `adb:SERIAL` measures on a phone whatever `latency` says; else as for
-            `optimize`.
+            `optimize`, but for `cuda`.
         benchmark_model: TFLite's tool for the phone; None looks for it.
         cluster: Address of a Ray cluster whose nodes make the candidates, or `auto` for the one
             this machine belongs to; None makes them here.
@@ -140,6 +141,13 @@ class SearchRequest:
 
     def __post_init__(self) -> None:
         _check_target(self.target, self.device)
+        if is_cuda(self.device):
+            raise UsageError(
+                "a search measures on this host or a phone",
+                where="--device",
+                hint="without --device its latencies are estimated; lmopt optimize --device cuda "
+                "measures pipelines that it found",
+            )
         _require_positive(
             {
                 "--budget": self.budget_minutes,
@@ -188,9 +196,9 @@ def _require_positive(values: Mapping[str, float | None]) -> None:
 
 def check_device(device: str) -> None:
     """Raises UsageError unless `--device` can mean this."""
-    if device not in DEVICES and not is_phone(device):
+    if device not in DEVICES and not is_phone(device) and not is_cuda(device):
         raise UsageError(
             f"no device '{device}'",
             where="--device",
-            hint="choose auto, host, adb or adb:SERIAL",
+            hint="choose auto, host, adb, adb:SERIAL, cuda or cuda:N",
         )

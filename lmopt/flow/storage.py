@@ -17,6 +17,7 @@ from lmopt.flow.pipelines import of_form, with_ends
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.sources import load, load_faces
 from lmopt.flow.workbench import Workbench
+from lmopt.latency.cuda import is_cuda
 from lmopt.pipeline.manager import Pipeline
 from lmopt.target.profile import FORMS, StorageForm, Target
 
@@ -31,16 +32,16 @@ def compare_storage(request: OptimizeRequest, listen: Listener = ignore) -> Stor
         listen: Receives progress events.
 
     Raises:
-        UsageError: Unknown detector or target, or a phone.
+        UsageError: Unknown detector or target, or a phone or a card.
         InputError: Data, contract or model that cannot be used.
         PassError: The float file cannot be made.
         BackendError: The float file fails, or measuring does.
     """
-    if is_phone(request.device):
+    if is_phone(request.device) or is_cuda(request.device):
         raise UsageError(
-            "storage forms alone are not measured on a phone",
+            "storage forms alone are not measured on a phone or a card",
             where="--device",
-            hint="lmopt optimize --device adb measures them with its candidates",
+            hint=f"lmopt optimize --device {request.device} measures them with its candidates",
         )
     target = target_named(request.target)
     detector = load(request.detector, contract=request.contract)

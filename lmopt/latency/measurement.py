@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from lmopt.runtime.runner import Start
 
 RESAMPLES = 1000
 BUSY_CORES = 0.25
+
+Xla = Literal["on", "off"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Measurement:
             phone, before.
         conditions: Of a phone, whose samples are medians or means of runs of the tool.
         start: What loading and the first inference took on this host; None elsewhere.
+        xla: Whether XLA compiled a SavedModel; None for a .tflite.
     """
 
     target: str
@@ -79,6 +82,7 @@ class Measurement:
     other_load: float
     conditions: Conditions | None = None
     start: Start | None = None
+    xla: Xla | None = None
 
     def __post_init__(self) -> None:
         count = len(self.samples_ms)
@@ -155,6 +159,7 @@ class Measurement:
             "doubts": list(self.doubts),
             "conditions": None if self.conditions is None else asdict(self.conditions),
             "start": None if self.start is None else asdict(self.start),
+            "xla": self.xla,
         }
 
 

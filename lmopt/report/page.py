@@ -34,7 +34,7 @@ def page(result: OptimizeResult, plot: bytes, some: Sequence[Strip], worst: Sequ
         estimated=summary.is_estimated(result),
         busy=bool(result.environment.get("busy")),
         doubts=[
-            text for key in ("phone_notes", "doubts") for text in result.environment.get(key, ())
+            text for key in ("device_notes", "doubts") for text in result.environment.get(key, ())
         ],
         recommendation=summary.recommendation(result),
         plot=_base64(plot),

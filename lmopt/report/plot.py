@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lmopt.exploration.candidate import Candidate
 from lmopt.exploration.result import REAL_TIME_MS, OptimizeResult
-from lmopt.report.summary import is_estimated, is_on_phone
+from lmopt.report.summary import is_estimated, is_on_device
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,8 +82,8 @@ def plain_ticks(axis: Axis) -> None:
 def _latency_axis(result: OptimizeResult) -> str:
     if is_estimated(result):
         return f"latency in ms, ESTIMATED for {result.target} (bars: stated error)"
-    if is_on_phone(result.baseline):
-        return "latency in ms, measured on the phone (bars: 95 % interval of the median)"
+    if is_on_device(result.baseline):
+        return "latency in ms, measured on the device (bars: 95 % interval of the median)"
     return "latency in ms, measured on this host (bars: 95 % interval of the median)"
 
 

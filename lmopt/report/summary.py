@@ -22,9 +22,9 @@ class Row:
         role: `baseline`, or `front N` as the plot numbers it.
         host: Latency measured on this host.
         speedup: Against the baseline, measured on this host.
-        target: Latency estimated for the target, or measured on the phone; empty where the host
+        target: Latency estimated for the target, or measured on the device; empty where the host
             is what counts.
-        phone_speedup: Against the baseline, measured on the phone; empty where there is none.
+        device_speedup: Against the baseline, measured on the device; empty where there is none.
     """
 
     role: str
@@ -36,7 +36,7 @@ class Row:
     target: str
     size: str
     verdict: str
-    phone_speedup: str = ""
+    device_speedup: str = ""
 
 
 def is_estimated(result: OptimizeResult) -> bool:
@@ -44,23 +44,23 @@ def is_estimated(result: OptimizeResult) -> bool:
     return result.baseline.latency.kind == "estimated"
 
 
-def is_on_phone(baseline: Candidate) -> bool:
-    """Returns whether latencies were measured on a phone."""
-    return baseline.phone_speedup is not None
+def is_on_device(baseline: Candidate) -> bool:
+    """Returns whether latencies were measured on a phone or a card."""
+    return baseline.device_speedup is not None
 
 
 def target_columns(target: str, baseline: Candidate) -> tuple[str, ...]:
     """Returns the heading of the target's latency; none where the host is what counts."""
-    if is_on_phone(baseline):
-        return (f"{target} ms (measured on the phone)",)
+    if is_on_device(baseline):
+        return (f"{target} ms (measured on the device)",)
     return (f"{target} ms (estimated ±)",) if baseline.latency.kind == "estimated" else ()
 
 
 def columns(result: OptimizeResult) -> tuple[str, ...]:
     """Returns the headings that belong to `cells`."""
     target = target_columns(result.target, result.baseline)
-    if is_on_phone(result.baseline):
-        target = (*target, "phone speed-up")
+    if is_on_device(result.baseline):
+        target = (*target, "device speed-up")
     budget = f"verdict ({result.baseline.latency.kind})"
     return (
         "",
@@ -78,7 +78,7 @@ def columns(result: OptimizeResult) -> tuple[str, ...]:
 def cells(row: Row, result: OptimizeResult) -> tuple[str, ...]:
     """Returns a row's texts in the order of `columns`."""
     before = (row.role, row.pipeline, row.test, row.validation, row.host, row.speedup)
-    target = filter(None, (row.target, row.phone_speedup))
+    target = filter(None, (row.target, row.device_speedup))
     return (*before, *target, row.size, row.verdict)
 
 
@@ -92,7 +92,7 @@ def rows(result: OptimizeResult) -> tuple[Row, ...]:
 
 def _row(role: str, candidate: Candidate) -> Row:
     made, latency = candidate.trained, candidate.latency
-    on_phone = candidate.phone_speedup
+    on_device = candidate.device_speedup
     return Row(
         role=role,
         pipeline=candidate.pipeline,
@@ -100,10 +100,10 @@ def _row(role: str, candidate: Candidate) -> Row:
         validation=f"{made.val_nme_percent:.2f}",
         host=latency_text(candidate.host),
         speedup=speedup_text(candidate),
-        target=latency_text(latency) if on_phone or latency.kind == "estimated" else "",
+        target=latency_text(latency) if on_device or latency.kind == "estimated" else "",
         size=human_bytes(made.size_bytes),
         verdict=verdict(latency.ms),
-        phone_speedup="" if on_phone is None else _times(on_phone),
+        device_speedup="" if on_device is None else _times(on_device),
     )
 
 
@@ -135,7 +135,7 @@ def _times(speedup: tuple[float, float, float]) -> str:
 def where(result: OptimizeResult) -> str:
     """Returns where the latencies come from, in words."""
     measured = f"measured on this host ({result.baseline.host.where})"
-    if is_on_phone(result.baseline):
+    if is_on_device(result.baseline):
         return f"measured on {result.baseline.latency.where}; host column {measured}"
     if not is_estimated(result):
         return measured
@@ -198,8 +198,8 @@ def _gain(pick: Candidate, result: OptimizeResult) -> str:
         times = result.baseline.latency.ms / pick.latency.ms
         return f"{times:.2f}x as fast as the float baseline (estimated)"
     return (
-        f"{_times(pick.phone_speedup or pick.speedup)} as fast as the float baseline "
-        f"(measured{' on the phone' if pick.phone_speedup else ''})"
+        f"{_times(pick.device_speedup or pick.speedup)} as fast as the float baseline "
+        f"(measured{' on the device' if pick.device_speedup else ''})"
     )
 
 

@@ -20,7 +20,7 @@ def measure(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .tflite; SavedModel folders are measured on CUDA.",
+            help="A .tflite; SavedModel folders are measured on CUDA, XLA on and off.",
             show_default=False,
         ),
     ],
@@ -43,8 +43,8 @@ def measure(
         str,
         typer.Option(
             "--device",
-            metavar="auto|host|adb[:SERIAL]",
-            help="adb: an Android phone on the cable; auto: by the kind of file.",
+            metavar="auto|host|adb[:SERIAL]|cuda[:N]",
+            help="adb: an Android phone on the cable; cuda: a card; auto: by the kind of file.",
         ),
     ] = "auto",
     target: Annotated[
@@ -97,24 +97,25 @@ def measure(
         return
     rows = [(found.model, m) for m in found.measurements.values()]
     rows += [(str(found.against), m) for m in found.against_measurements.values()]
-    numbers = ("threads", "median ms", "95 % interval", "p90 ms", "runs")
+    varied = "threads" if found.best.xla is None else "XLA"
+    numbers = (varied, "median ms", "95 % interval", "p90 ms", "runs")
     shown = table("file", *numbers, title=f"measured on {rows[0][1].where}", right=numbers)
     for name, m in rows:
         low, high = m.interval
         shown.add_row(
             name,
-            str(m.threads),
+            m.xla or str(m.threads),
             f"{m.p50:.3f}",
             f"{low:.3f} .. {high:.3f}",
             f"{m.p90:.3f}",
             str(len(m.samples_ms) if m.conditions is None else m.conditions.inferences),
         )
     console().print(shown)
-    for count, speedup in found.speedups.items():
-        typer.echo(
-            f"{count} thread{'s' if count > 1 else ''}: {found.model} is {speedup} times as fast "
-            f"as {found.against}"
-        )
+    for way, speedup in found.speedups.items():
+        ran = _threads(way) if isinstance(way, int) else f"XLA {way}"
+        typer.echo(f"{ran}: {found.model} is {speedup} times as fast as {found.against}")
+    if found.best.xla is not None:
+        _show_best(found)
     if found.phone is not None:
         _show_phone(found)
         return
@@ -123,7 +124,7 @@ def measure(
             grown = m.start.memory_mb
             memory = "" if grown is None else f", {grown:.3g} MiB more in memory"
             typer.echo(
-                f"{name}, {m.threads} thread{'s' if m.threads > 1 else ''}: loaded in "
+                f"{name}, {_threads(m.threads)}: loaded in "
                 f"{m.start.load_ms:.3g} ms, first inference {m.start.first_ms:.3g} ms{memory}"
             )
     if found.sustained is not None:
@@ -132,11 +133,22 @@ def measure(
         note("note: other work kept this machine busy meanwhile; the numbers may be high")
 
 
+def _show_best(found: Measured) -> None:
+    """Prints how a SavedModel runs fastest, and what is to be said of XLA."""
+    best = f"best: {found.model} with XLA {found.best.xla}"
+    if found.best_against is None:
+        typer.echo(best)
+    else:
+        other = f"{found.against} with XLA {found.best_against.xla}"
+        typer.echo(f"{best} is {found.best_speedup} times as fast as {other}")
+    for text in found.notes:
+        typer.echo(f"  {text}")
+
+
 def _show_sustained(found: Sustained, threads: int) -> None:
     typer.echo(
-        f"{found.seconds[-1]:.0f} s without a pause, {threads} thread"
-        f"{'s' if threads > 1 else ''}: {found.start_ms:.3f} ms at first, {found.sustained_ms:.3f} "
-        f"ms in the last quarter ({found.slowdown:.2f} times)"
+        f"{found.seconds[-1]:.0f} s without a pause, {_threads(threads)}: {found.start_ms:.3f} ms "
+        f"at first, {found.sustained_ms:.3f} ms in the last quarter ({found.slowdown:.2f} times)"
     )
     if found.busy:
         note(f"note: other work took {found.other_load:.1f} cores meanwhile")
@@ -156,7 +168,7 @@ def _show_phone(found: Measured) -> None:
     typer.echo(f"  cpus         {here.mask or 'all'}, governor {', '.join(here.governors) or '?'}")
     before, after = here.temperature_before_c, here.temperature_after_c
     typer.echo(f"  temperature  {_degrees(before)} before, {_degrees(after)} after")
-    for text in found.phone_notes:
+    for text in found.notes:
         typer.echo(f"  {text}")
     if found.profile:
         shown = table("node", "kind", "ms", "%", right=("ms", "%"))
@@ -165,6 +177,10 @@ def _show_phone(found: Measured) -> None:
         console().print(shown)
     for doubt in dict.fromkeys(d for m in found.all for d in m.doubts):
         note(f"note: {doubt}")
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _degrees(celsius: float | None) -> str:

@@ -155,17 +155,17 @@ def show(data: tuple[Path, ...], device: str, result: OptimizeResult, reports: R
     pick, base = summary.recommended(result), result.baseline
     if result.environment.get("busy"):
         note("note: other work kept this machine busy meanwhile; latencies may be high")
-    for text in (*result.environment.get("phone_notes", ()), *result.environment.get("doubts", ())):
-        note(f"note: the phone: {text}")
+    for key in ("device_notes", "doubts"):
+        for text in result.environment.get(key, ()):
+            note(f"note: the device: {text}")
     for choice in summary.choices(result):
         typer.echo(f"may lose {choice.points:g} points: {choice.candidate.pipeline}")
         typer.echo(f"  {choice.text}")
     typer.echo(f"next: {summary.recommendation(result)}")
-    typer.echo(f"  {pick.trained.saved_models or pick.trained.model}")
+    typer.echo(f"  {pick.device_model or pick.trained.saved_models or pick.trained.model}")
     faces = "".join(f" --data {path}" for path in data)
     typer.echo(f"  check: lmopt evaluate {pick.trained.model}{faces}")
     if pick.trained.digest != base.trained.digest:
-        there = f" --device {device}" if summary.is_on_phone(base) else ""
-        typer.echo(
-            f"  check: lmopt measure {pick.trained.model} --against {base.trained.model}{there}"
-        )
+        there = f" --device {device}" if summary.is_on_device(base) else ""
+        own, other = (c.device_model or c.trained.model for c in (pick, base))
+        typer.echo(f"  check: lmopt measure {own} --against {other}{there}")

@@ -182,9 +182,9 @@ def test_optimize_measures_on_the_phone_and_survives_it(
     base = found.baseline
     assert base.latency.kind == "measured" and "kirin980" in base.latency.where
     assert (base.latency.ms, base.latency.threads) == (base.trained.size_bytes / 1e3, 4)
-    assert base.phone_speedup == (1.0, 1.0, 1.0) and base.host.ms != base.latency.ms
+    assert base.device_speedup == (1.0, 1.0, 1.0) and base.host.ms != base.latency.ms
     assert any("outputs not compared" in note for note in base.trained.notes)
-    assert "outputs not compared: benchmark_model" in found.environment["phone_notes"][0]
+    assert "outputs not compared: benchmark_model" in found.environment["device_notes"][0]
     assert [c.pipeline for c in found.front] == ["fold-batchnorm"]
     (failure,) = found.failures
     assert failure.pipeline == "to-float16" and "killed with SIGSEGV" in failure.reason

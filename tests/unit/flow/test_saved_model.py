@@ -1,4 +1,4 @@
-"""SavedModels for CUDA: written whole, equal to the .tflite, timed where there is a device."""
+"""SavedModels for CUDA: written whole, equal to the .tflite, in half precision op by op."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lmopt.detector.document import contract_from_json
 from lmopt.errors import BackendError, InputError
 from lmopt.flow import saved_model
 from lmopt.frontend.savedmodel import CONTRACT_FILE
-from lmopt.latency.cuda import compare_saved_models
 from tests.support.training_graphs import BINARY, CONTRACT, LANDMARK, UNARY, detector, single
 
 pytestmark = pytest.mark.slow
@@ -38,14 +37,6 @@ def test_desktop_cuda_gets_two_saved_models(tmp_path: Path) -> None:
     assert contract_from_json(text, "contract") == CONTRACT
     with pytest.raises(InputError, match="there is something already"):
         lmopt.compile(source, "fold-batchnorm", target="desktop-cuda", out=out)
-
-    folders = {form: out / form for form in ("float32", "float16")}
-    with pytest.raises(BackendError, match="no CUDA device here"):
-        compare_saved_models(folders, device="GPU:99")
-    found = compare_saved_models(folders, device="CPU:0", max_seconds=0.1)
-    assert found["float32"].session == found["float16"].session
-    assert found["float32"].digest != found["float16"].digest
-    assert all(len(m.samples_ms) >= 100 and m.p50 > 0 for m in found.values())
 
 
 def test_answers_that_differ_are_not_written(

@@ -37,21 +37,21 @@ def test_a_phone_has_a_column_for_its_latency_and_one_for_its_speed_up() -> None
 
     def on_phone(c: Candidate) -> Candidate:
         there = Latency(c.latency.ms, "measured", "a phone (soc), cpu", 1.0, 99.0, threads=4)
-        return replace(c, latency=there, phone_speedup=(2.5, 2.4, 2.6))
+        return replace(c, latency=there, device_speedup=(2.5, 2.4, 2.6))
 
     front = tuple(on_phone(c) for c in found.front)
     found = replace(found, baseline=on_phone(found.baseline), front=front)
     names = summary.columns(found)
-    assert "velvet-apu ms (measured on the phone)" in names and "verdict (measured)" in names
+    assert "velvet-apu ms (measured on the device)" in names and "verdict (measured)" in names
     fast = dict(zip(names, summary.cells(summary.rows(found)[1], found), strict=True))
-    assert fast["velvet-apu ms (measured on the phone)"] == "5.000 [1.000, 99.000], 4 threads"
-    assert fast["phone speed-up"] == "2.50x [2.40, 2.60]"
+    assert fast["velvet-apu ms (measured on the device)"] == "5.000 [1.000, 99.000], 4 threads"
+    assert fast["device speed-up"] == "2.50x [2.40, 2.60]"
     assert fast["host speed-up"] == "4.00x [3.60, 4.40]"
     assert summary.where(found).startswith("measured on a phone (soc), cpu; host column measured")
     said = summary.recommendation(found)
-    assert "2.50x [2.40, 2.60] as fast as the float baseline (measured on the phone)" in said
+    assert "2.50x [2.40, 2.60] as fast as the float baseline (measured on the device)" in said
     document = found.to_json()
-    assert document["front"][0]["phone_speedup"] == {"value": 2.5, "low": 2.4, "high": 2.6}
+    assert document["front"][0]["device_speedup"] == {"value": 2.5, "low": 2.4, "high": 2.6}
 
 
 def test_rows_hold_the_numbers_and_the_verdict() -> None:
