@@ -137,10 +137,10 @@ class ShelvedCalibrator(FaceCalibrator):
         if kept is not None:
             damaged = suppress(ValueError, KeyError, EOFError, OSError, BadZipFile)
             with damaged, np.load(io.BytesIO(kept), allow_pickle=False) as arrays:
-                return {value: arrays[str(value)] for value in values}
+                return {value: arrays[f"arr_{k}"] for k, value in enumerate(values)}
         found = super().means(graph, values, faces=faces)
         data = io.BytesIO()
-        np.savez(data, **{str(value): mean for value, mean in found.items()})
+        np.savez(data, *(found[value] for value in values))
         self._shelf.put(data.getvalue(), *key)
         return found
 

@@ -122,23 +122,26 @@ def test_the_shift_of_a_graph_is_its_distance_from_another_and_is_kept(
 def test_a_killed_search_for_mixed_types_takes_up_what_it_had_found(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each file is run once on the validation faces and once for its means, in both runs."""
+    """Each file is run once on the validation faces and once for its means, in both runs together.
+
+    What files answer is made up here, and depends on nothing but the file.
+    """
     found: dict[str, list[str]] = {"scored": [], "averaged": []}
     killed: list[str] = []
-    predict, observed = ScoringProtocol.predict, FaceCalibrator.observed
 
     def scoring(self: ScoringProtocol, model: bytes, *, threads: int = 1) -> np.ndarray:
         found["scored"].append(file_digest(model))
         if len(found["scored"]) == 4 and not killed:
             killed.append(found["scored"].pop())
             raise KeyboardInterrupt
-        return predict(self, model, threads=threads)
+        rng = np.random.default_rng(int(file_digest(model), 16))
+        return self.truth + rng.normal(0, 0.1, self.truth.shape)
 
     def observing(
         self: FaceCalibrator, graph: Graph, values: Sequence[Value], faces: int
     ) -> Iterator[list[np.ndarray]]:
         found["averaged"].append(graph.digest())
-        return observed(self, graph, values, faces)
+        yield [np.ones((1, *graph.type(value).shape[1:])) for value in values]
 
     monkeypatch.setattr(ScoringProtocol, "predict", scoring)
     monkeypatch.setattr(FaceCalibrator, "observed", observing)
