@@ -322,7 +322,8 @@ def _requantize(
     edit: Edit, graph: Graph, node: Node, position: int, value: Value, type: TensorType
 ) -> None:
     name = edit.fresh(f"{node.name}_operand{position}")
-    edit.put(Node(name, Quantize(), (value,), (type,), loc=node.loc))
+    source = _on_the_way(edit, value, edit.node(value.node).results[0], type)
+    edit.put(Node(name, Quantize(), (source,), (type,), loc=node.loc))
     inputs = list(edit.node(node.name).inputs)
     inputs[position] = Value(name)
     edit.set_inputs(node.name, *inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from lmopt.ir.types import DType
 
@@ -128,7 +129,16 @@ class MixtureSearch:
                 if other is self.storages[0] or self._pays(here, k, other):
                     yield k, other
 
+    @cached_property
+    def _hopeful(self) -> frozenset[int]:
+        """Returns the parts that are faster than float32 in 16 bits when all others have 16."""
+        wide = (DType.I16,) * self.parts
+        return frozenset(k for k in range(self.parts) if self._is_faster(wide, k, DType.I16))
+
     def _pays(self, here: Mixture, part: int, storage: DType) -> bool:
+        return part in self._hopeful and self._is_faster(here, part, storage)
+
+    def _is_faster(self, here: Mixture, part: int, storage: DType) -> bool:
         return self.cost(_with(here, part, storage)) < self.cost(_with(here, part, DType.F32))
 
 

@@ -7,12 +7,14 @@ import pytest
 from ai_edge_litert.schema_py_generated import ModelT
 
 from lmopt.codegen.tflite import emit
+from lmopt.cost.estimate import estimate
 from lmopt.cost.kernels import COMPOSITE, Kernel, kernels
 from lmopt.cost.memory import peak_memory
 from lmopt.cost.prices import TERMS, amounts, prices
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.ops import Add, Conv2D, DepthwiseConv2D, HardSwish, Mean, Pad, Relu, Reshape
+from lmopt.latency.micronets import stored
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import DEFAULT_FUSION, Target
 from lmopt.target.threads import equal_split, speedup
@@ -49,6 +51,29 @@ def test_every_target_fuses_by_its_own_rules() -> None:
     assert on_gpu["depthwise"].fused == ("swish",)
     plain = replace(CPU, fusion=None)
     assert "relu" in named(block(), plain) and DEFAULT_FUSION.pads is False
+
+
+def test_sixteen_bits_run_beside_an_engine_that_does_not_take_them() -> None:
+    edit = Edit("two")
+    image = edit.input("image", (None, 16, 16, 8))
+    conv = edit.add("conv", Conv2D(8, (3, 3)), image)
+    edit.output("y", edit.add("depthwise", DepthwiseConv2D((3, 3)), conv))
+    float_net = initialized(edit.done())
+    found = {s: estimate(stored(float_net, s), CPU, threads=1) for s in ("f32", "i8", "i16")}
+    assert "i16" not in CPU.storage and CPU.preferred == "int8"
+    assert found["i16"].latency_ms > max(found["f32"].latency_ms, found["i8"].latency_ms)
+    times = {time.kernel.node: time for time in found["i16"].kernels}
+    for name, key in (("conv", "peak_i16"), ("depthwise", "depthwise_i16")):
+        rate = times[name].kernel.macs / times[name].arithmetic_us / 1e3
+        assert rate == pytest.approx(CPU.quantities[key].value)
+    told = f"3 of 4 kernels in i16 run beside the engine: {CPU.rule('int16x8').reason}"
+    assert found["i16"].notes[0] == told
+    # its own kernels have one thread, whatever the engine is given
+    four = {
+        time.kernel.node: time.us
+        for time in estimate(stored(float_net, "i16"), CPU, threads=4).kernels
+    }
+    assert four["depthwise"] == pytest.approx(times["depthwise"].us, rel=0.05)
 
 
 def test_a_value_that_others_read_is_not_fused_away() -> None:

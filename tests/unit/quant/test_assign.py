@@ -177,6 +177,33 @@ def test_scales_that_sixteen_bit_functions_take_for_powers_of_two_are_widened(op
     np.testing.assert_array_equal(run(result, pixels)["y"], want)
 
 
+def test_parts_differ_in_storage_and_a_conversion_stands_between_two():
+    edit = Edit("mixed")
+    image = edit.input("image", (None, 6))
+    offset = edit.add("offset", Constant((6,)), weights={"value": np.linspace(-1, 1, 6, dtype="f")})
+    left = edit.add("left", Add(), image, offset)
+    right = edit.add("right", Sigmoid(), edit.add("moved", Add(), left, offset))
+    edit.output("y", edit.add("both", Concat(1), left, right))
+    graph = edit.done()
+    ranges = {Value(n): ValueRange(-4, 4) for n in ("image", "left", "moved", "both")}
+    wide = replace(UINT8, wide=frozenset({"moved", "right"}))
+    made = quantize_graph(graph, ranges, wide, input_type="uint8", output_type="uint8")
+    kinds = {node.name: str(node.results[0].dtype) for node in made.nodes}
+    assert kinds == {
+        **{"image": "u8", "offset": "u8", "left": "u8", "both": "u8"},
+        **{"moved": "i16", "right": "i16", "left_i16": "i16", "offset_i16": "i16"},
+        **{"both_operand0": "u8", "right_i8": "i8", "both_operand1": "u8"},
+    }
+    assert made.node("offset_i16").op == made.node("offset").op  # not converted: a finer copy
+    # both of its readers have 16 bits, and so has the input from the start
+    all_wide = replace(INT8, wide=frozenset({"left", "moved", "right", "both"}))
+    finer = quantize_graph(graph, ranges, all_wide)
+    assert finer.node("image_stored").results[0].dtype is DType.I16
+    x = np.random.default_rng(0).integers(0, 256, (9, 6)).astype(np.uint8)
+    want = run_on_runtime(made, {"image": x})["y"]
+    np.testing.assert_array_equal(run(made, {"image": x})["y"], want)
+
+
 @pytest.mark.parametrize(("features", "wanted"), [(500, DType.I32), (600, DType.I64)])
 def test_a_bias_has_32_bits_where_no_sum_of_16_bit_values_overflows(features, wanted):
     edit = Edit("sums")
