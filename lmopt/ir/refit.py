@@ -161,7 +161,7 @@ class Refit(ABC):
         weight = node.weights[key]
         if weight.array is None:
             return Weight(TensorType(weight.type.dtype, shape))
-        if isinstance(node.op, (Conv2D, DepthwiseConv2D)):
+        if isinstance(node.op, (Conv2D, DepthwiseConv2D)) and shape[2:] == weight.type.shape[2:]:
             return Weight.of(self._kernel(node.inputs[0], weight.real(), (shape[0], shape[1])))
         if not isinstance(node.op, Dense):
             raise GraphError(

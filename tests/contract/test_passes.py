@@ -129,6 +129,8 @@ def _other(cls: type[Pass], field: str) -> object:
         return (*default, "block1", "stage2_*")
     if option.type == "str":
         return "another name"
+    if option.type.split("|")[0] == "float":
+        return 1.5
     choices = [choice for choice in option.type.split("|") if choice != str(default)]
     return choices[0]
 

@@ -20,7 +20,14 @@ from lmopt.errors import UsageError
 from lmopt.flow import calibrating
 from lmopt.flow.calibrating import calibrate_host, calibrate_phone
 from lmopt.flow.events import Noted
-from lmopt.flow.host_profile import FIT, known_host, prices_path, profile_path, target_named
+from lmopt.flow.host_profile import (
+    FIT,
+    SIXTEEN_BITS,
+    known_host,
+    prices_path,
+    profile_path,
+    target_named,
+)
 from lmopt.flow.prices import FIT as PRICES_FIT
 from lmopt.flow.prices import path_of
 from lmopt.ir.edit import Edit
@@ -60,7 +67,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Micronet, ..
     monkeypatch.setattr(calibrating, "LEFT_OUT", ("pfld-0.25",))
     monkeypatch.setattr(calibrating, "IDLE_S", 0.01)
     monkeypatch.setattr(calibrating, "design", lambda: NETS)
-    rates = {*REQUIRED, "peak_f32", "peak_f16", "peak_i8", "peak_u8"}
+    rates = {*REQUIRED, *SIXTEEN_BITS, "peak_f32", "peak_f16", "peak_i8", "peak_u8"}
     numbers = {key: asdict(Quantity(1.0, UNITS[key], "guess", "test")) for key in rates}
     profile_path().parent.mkdir(parents=True)
     profile_path().write_text(json.dumps({"fit": FIT, "quantities": numbers}))

@@ -6,7 +6,18 @@ from lmopt.errors import PassError, UsageError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
-from lmopt.ir.ops import Add, Concat, Conv2D, Dense, MaxPool2D, Mean, Relu, Reshape
+from lmopt.ir.op import Op
+from lmopt.ir.ops import (
+    Add,
+    Concat,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    MaxPool2D,
+    Mean,
+    Relu,
+    Reshape,
+)
 from lmopt.pipeline.base import PassContext
 from lmopt_passes.insert_pool import InsertPool
 
@@ -111,3 +122,14 @@ def test_wrong_places() -> None:
         apply(graph, "pool3", size=12)
     with pytest.raises(UsageError, match="size is 1"):
         InsertPool(size=1)
+
+
+@pytest.mark.parametrize("op", [Conv2D(3, (1, 1)), DepthwiseConv2D((1, 1))])
+def test_pixels_that_become_channels_are_no_fewer_features_to_fit(op: Op) -> None:
+    edit = Edit("net")
+    x = edit.add("relu", Relu(), edit.input("image", (None, 4, 4, 2)))
+    x = edit.add("flat", Reshape((1, 1, -1)), x)
+    edit.output("y", edit.add("behind", op, x))
+    with pytest.raises(PassError, match="'kernel' cannot be fitted to fewer features") as caught:
+        apply(zoo.initialize(edit.done(), 0), "relu")
+    assert caught.value.where == "%behind"
