@@ -11,7 +11,7 @@ import lmopt
 from lmopt.errors import BackendError, UsageError
 from lmopt.flow import cluster as clusters
 from lmopt.flow.cluster import Cluster
-from lmopt.flow.events import Event, Noted, Raced
+from lmopt.flow.events import Event, Noted, Raced, Training
 from lmopt.flow.request import SearchRequest
 from lmopt.flow.workbench import Workbench
 from tests.e2e.test_search import SPACE, detector
@@ -44,8 +44,14 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_a_killed_node_was_making_is_made_by_another(nodes, small, faces, tmp_path):
+@requires_adb
+def test_a_killed_nodes_work_is_done_elsewhere_and_the_phones_node_measures(
+    nodes, small, faces, tmp_path, phone: Device
+):
     doomed = [nodes.add_node(num_cpus=1)]
+    owner = nodes.add_node(num_cpus=0, resources={clusters.PHONE: 1})
+    tool = tmp_path / "benchmark_model"
+    tool.write_text(PLAIN)  # says that a file takes a microsecond a byte
     seen: list[Event] = []
 
     def listen(event: Event) -> None:
@@ -54,15 +60,20 @@ def test_what_a_killed_node_was_making_is_made_by_another(nodes, small, faces, t
             nodes.remove_node(doomed.pop(), allow_graceful=False)
 
     request = SearchRequest(
-        target="velvet-apu",
+        target="auto",
         detector=str(small),
         data=(faces,),
         space=tmp_path / "space.toml",
-        latency="estimate",
+        device="adb",
+        threads=4,
+        benchmark_model=tool,
         cluster=nodes.address,
         out=tmp_path / "out",
     )
-    result = lmopt.search(request, listen)
+    try:
+        result = lmopt.search(request, listen)
+    finally:
+        nodes.remove_node(owner)
     notes = [event.text for event in seen if isinstance(event, Noted)]
     assert sum(note.endswith("makes candidates") for note in notes) == 2
     assert sum(note.endswith("is made elsewhere") for note in notes) == 1
@@ -72,42 +83,19 @@ def test_what_a_killed_node_was_making_is_made_by_another(nodes, small, faces, t
     rows = [row for tried in result.candidates for row in tried.findings]
     assert max(len(tried.findings) for tried in result.candidates) == 3
     assert sorted(row.place for row in rows) == list(range(len(rows)))  # nothing was made twice
+    # What makers trained was not trained again here: it came from the cache they share.
+    assert not [event for event in seen if isinstance(event, Training)]
+
+    base = result.optimized.baseline
+    assert result.optimized.target == "p30-cpu" and "VOG-L29" in base.latency.where
+    for tried in result.candidates:
+        size = tried.findings[0].size_bytes
+        assert tried.findings[0].latency_ms == size / 1e3
+        assert tried.findings[0].ms.value == pytest.approx(size / base.trained.size_bytes)
     for point in result.optimized.front:
+        assert point.latency.kind == "measured"
         score = lmopt.evaluate(Path(point.trained.model), faces)
         assert score.nme_percent == pytest.approx(point.nme_percent, abs=1e-9)
-    # What makers trained was not trained again here: it came from the cache they share.
-    trained = [event for event in seen if type(event).__name__ == "Training"]
-    assert trained == []
-
-
-@requires_adb
-def test_the_node_that_owns_the_phone_measures(nodes, small, faces, tmp_path, phone: Device):
-    owner = nodes.add_node(num_cpus=0, resources={clusters.PHONE: 1})
-    tool = tmp_path / "benchmark_model"
-    tool.write_text(PLAIN)  # says that a file takes a microsecond a byte
-    request = SearchRequest(
-        target="auto",
-        detector=str(small),
-        data=(faces,),
-        space=tmp_path / "space.toml",
-        trials=1,
-        device="adb",
-        benchmark_model=tool,
-        cluster=nodes.address,
-        out=tmp_path / "out",
-    )
-    try:
-        result = lmopt.search(request)
-    finally:
-        nodes.remove_node(owner)
-    assert result.optimized.target == "p30-cpu"
-    (tried,) = result.candidates
-    base = result.optimized.baseline
-    assert tried.findings[0].latency_ms == tried.findings[0].size_bytes / 1e3
-    assert tried.findings[0].ms.value == pytest.approx(
-        tried.findings[0].size_bytes / base.trained.size_bytes
-    )
-    assert base.latency.kind == "measured" and "VOG-L29" in base.latency.where
     assert phone.left == []
 
 
