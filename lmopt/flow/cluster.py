@@ -22,7 +22,7 @@ from lmopt.flow.crew import Outcome, Scored, Task
 from lmopt.flow.events import Listener
 from lmopt.flow.journal import Journal
 from lmopt.flow.phone import Cabled
-from lmopt.flow.remote import Archive, Maker, Order, PhoneKeeper, code_here
+from lmopt.flow.remote import Archive, GuardedMaker, Order, PhoneKeeper, code_here
 from lmopt.flow.request import SearchRequest
 from lmopt.flow.workbench import Workbench
 
@@ -312,7 +312,7 @@ class ClusterCrew:
             if (node, k) not in self._places:
                 self._places.add((node, k))
                 options = {"num_cpus": threads, "num_gpus": min(gpus, 1)}
-                actor = self._actor(_Guarded, node, **options).remote()
+                actor = self._actor(GuardedMaker, node, **options).remote()
                 hand = _Hand(actor, (node, k), f"maker {k + 1} on {name} ({node[:6]})")
                 self._starting[actor.start.remote(self._order, self._archive, threads)] = hand
 
@@ -335,43 +335,3 @@ class ClusterCrew:
         path = self._journal.write_model(model)
         made = replace(outcome.found.made, model=str(path), saved_models=None)
         return replace(outcome, found=replace(outcome.found, made=made))
-
-
-class _ArchiveFar:
-    """The archive, asked from a node; implements `lmopt.pipeline.cache.Depot`."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def fetch(self, slot: str) -> Mapping[str, bytes]:
-        """Returns the files of a slot by name."""
-        import ray
-
-        files: Mapping[str, bytes] = ray.get(self._actor.fetch.remote(slot))
-        return files
-
-    def store(self, slot: str, files: Mapping[str, bytes]) -> None:
-        """Keeps files of a slot."""
-        import ray
-
-        ray.get(self._actor.store.remote(slot, files))
-
-
-class _Guarded:
-    """A `Maker` whose refusal to start comes back as an answer."""
-
-    def start(self, order: Order, archive: Any, threads: int) -> LmoptError | None:
-        """Makes the maker; returns why it cannot be, or None."""
-        try:
-            self._maker = Maker(order, _ArchiveFar(archive), threads)
-        except LmoptError as error:
-            return error
-        return None
-
-    def perform(self, task: Task) -> tuple[Outcome, bytes]:
-        """Returns what becomes of a task, and the model's file."""
-        return self._maker.perform(task)
-
-    def close(self) -> None:
-        """Ends its processes and removes its files."""
-        self._maker.close()

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -77,6 +77,26 @@ class Archive:
             write_atomically(self._folder / slot / name, data)
 
 
+class _ArchiveFar:
+    """The archive, asked from a node; implements `lmopt.pipeline.cache.Depot`."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def fetch(self, slot: str) -> Mapping[str, bytes]:
+        """Returns the files of a slot by name."""
+        import ray
+
+        files: Mapping[str, bytes] = ray.get(self._actor.fetch.remote(slot))
+        return files
+
+    def store(self, slot: str, files: Mapping[str, bytes]) -> None:
+        """Keeps files of a slot."""
+        import ray
+
+        ray.get(self._actor.store.remote(slot, files))
+
+
 class Maker:
     """Makes candidates on one node, one at a time, beside others but never beside a measurement."""
 
@@ -132,6 +152,26 @@ class Maker:
         """Ends its processes and removes its files."""
         self._bench.rest()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class GuardedMaker:
+    """A `Maker` whose refusal to start comes back as an answer."""
+
+    def start(self, order: Order, archive: Any, threads: int) -> LmoptError | None:
+        """Makes the maker; returns why it cannot be, or None."""
+        try:
+            self._maker = Maker(order, _ArchiveFar(archive), threads)
+        except LmoptError as error:
+            return error
+        return None
+
+    def perform(self, task: Task) -> tuple[Outcome, bytes]:
+        """Returns what becomes of a task, and the model's file."""
+        return self._maker.perform(task)
+
+    def close(self) -> None:
+        """Ends its processes and removes its files."""
+        self._maker.close()
 
 
 def _sweep() -> None:
