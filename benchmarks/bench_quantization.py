@@ -36,7 +36,7 @@ from lmopt.flow.folding import folded
 from lmopt.flow.sources import load_faces
 from lmopt.latency.harness import compare
 from lmopt.latency.measurement import ratio
-from lmopt.pipeline.base import TrainingPlan
+from lmopt.pipeline.services import TrainingPlan
 from lmopt.scoring.metrics import normalising_distance, point_errors
 from lmopt.scoring.protocols import Score, ScoringProtocol, difference
 from lmopt.units import human_bytes

@@ -27,7 +27,7 @@ from lmopt.flow.recipe import recipe_for
 from lmopt.flow.sources import load_faces
 from lmopt.ir.graph import Graph
 from lmopt.latency import host
-from lmopt.pipeline.base import TrainingPlan, TrainingProgress
+from lmopt.pipeline.services import TrainingPlan, TrainingProgress
 from lmopt.training.service import ENVIRONMENT, TrainingService
 
 WARM_UP = 2

@@ -21,7 +21,7 @@ from lmopt.data.augment import TrainingFaces
 from lmopt.detector.contract import Contract
 from lmopt.errors import BackendError, PassError
 from lmopt.ir.graph import Graph, Node
-from lmopt.pipeline.base import TrainingPlan
+from lmopt.pipeline.services import TrainingPlan
 
 Crops = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lmopt.ir.graph import Node
 from lmopt.ir.interp.window import taps
 from lmopt.ir.ops import Conv2D, Dense, DepthwiseConv2D
-from lmopt.pipeline.base import Moments
+from lmopt.pipeline.services import Moments
 
 POSITIONS = 64
 """Places of each map that are looked at, at most."""

@@ -17,7 +17,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import Moments, Observer
+from lmopt.pipeline.services import Moments, Observer
 from lmopt.quant.ranges import OBSERVERS, ActivationSample, rounding_error
 from lmopt.runtime.runner import Runner, to_model_input
 

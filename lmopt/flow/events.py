@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lmopt.exploration.candidate import Failure, Trained
 from lmopt.exploration.racing import Interval
 from lmopt.exploration.space import Sketch
-from lmopt.pipeline.base import TrainingProgress
 from lmopt.pipeline.manager import PassEvent
+from lmopt.pipeline.services import TrainingProgress
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from pydantic import TypeAdapter, ValidationError
 from lmopt import zoo
 from lmopt.data.augment import Augmentation
 from lmopt.errors import InputError, UsageError, did_you_mean
-from lmopt.pipeline.base import Loss, Teacher, TrainingPlan
+from lmopt.pipeline.services import Loss, Teacher, TrainingPlan
 
 LOSSES: tuple[str, ...] = get_args(Loss)
 """Every loss a recipe can name."""

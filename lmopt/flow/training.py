@@ -23,7 +23,7 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.resolution import at_resolution
 from lmopt.latency import host
-from lmopt.pipeline.base import Teacher, TrainingProgress
+from lmopt.pipeline.services import Teacher, TrainingProgress
 from lmopt.pipeline.validation import Validation
 from lmopt.scoring.protocols import Score
 from lmopt.training.service import TrainingService

@@ -25,9 +25,10 @@ from lmopt.detector.document import CONTRACT_KEY, contract_to_json
 from lmopt.flow.events import Activity, Listener, PassProgress, Training, ignore
 from lmopt.ir.graph import Graph, Value
 from lmopt.latency import host
-from lmopt.pipeline.base import Need, PassContext, TrainingProgress
+from lmopt.pipeline.base import Need, PassContext
 from lmopt.pipeline.cache import Depot, PipelineCache, Shelf
 from lmopt.pipeline.manager import PassEvent, Pipeline, PipelineResult
+from lmopt.pipeline.services import TrainingProgress
 from lmopt.runtime.parity import is_quantized, prove
 from lmopt.runtime.runner import file_digest
 from lmopt.scoring.metrics import default_normaliser, expected_drop, nme_percent

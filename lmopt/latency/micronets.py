@@ -43,7 +43,7 @@ from lmopt.ir.ops import (
     Transpose,
 )
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
 
 SCHEMES: Mapping[str, QuantScheme] = {

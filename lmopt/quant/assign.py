@@ -22,7 +22,7 @@ from lmopt.ir.ops import (
     Quantize,
 )
 from lmopt.ir.types import DType, Quant, TensorType, ValueRange, Weight
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.grid import (
     activation_grid,
     at_least,

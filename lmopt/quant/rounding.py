@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lmopt.ir.graph import Node
 from lmopt.ir.ops import Conv2D, Dense, DepthwiseConv2D
 from lmopt.ir.types import Weight
-from lmopt.pipeline.base import Moments
+from lmopt.pipeline.services import Moments
 from lmopt.quant.weights import RoundedKernel
 
 DAMPING = 0.01

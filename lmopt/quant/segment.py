@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lmopt.ir.graph import Graph
 from lmopt.ir.ops import Constant, Input
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import stays_real
 from lmopt.quant.weights import KERNEL_AXIS
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lmopt.ir.graph import Node
 from lmopt.ir.ops import DepthwiseConv2D
 from lmopt.ir.types import DType, Quant, Weight
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.grid import (
     asymmetric_grid,
     asymmetric_kernel,

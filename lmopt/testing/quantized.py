@@ -15,7 +15,7 @@ from lmopt.errors import BackendError, GraphError, PassError
 from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import quantize_graph
 from lmopt.target.profile import EndType
 from lmopt.testing.case import Arrays, QuantizedCase

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmopt.detector.contract import Contract
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import QuantScheme, RangeRule, SparsityPlan, TrainingPlan
+from lmopt.pipeline.services import QuantScheme, RangeRule, SparsityPlan, TrainingPlan
 
 if TYPE_CHECKING:
     from lmopt.data.augment import AugmentPlan

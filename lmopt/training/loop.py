@@ -18,7 +18,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import BackendError, InputError, PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import Progress, TrainingPlan, TrainingProgress
+from lmopt.pipeline.services import Progress, TrainingPlan, TrainingProgress
 from lmopt.training.backend import keras, tf
 from lmopt.training.checkpoint import load_checkpoint, save_checkpoint
 from lmopt.training.lower import Lowered, freeze, lower, read_back

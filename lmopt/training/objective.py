@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph
-from lmopt.pipeline.base import Loss, TrainingPlan
+from lmopt.pipeline.services import Loss, TrainingPlan
 from lmopt.training.backend import tf
 from lmopt.training.geometry import decode, draw_heatmaps
 from lmopt.training.losses import HEATMAP_LOSSES, LOSSES, pfld, pixels_per_unit

@@ -10,7 +10,7 @@ from tensorflow_model_optimization.sparsity.keras import PolynomialDecay
 
 from lmopt.errors import BackendError, PassError
 from lmopt.ir.graph import Graph
-from lmopt.pipeline.base import SparsityPlan
+from lmopt.pipeline.services import SparsityPlan
 from lmopt.training.backend import tf
 from lmopt.training.loop import Course, train
 from lmopt.training.lower import Lowered, lower, read_back

@@ -10,7 +10,7 @@ from tensorflow_model_optimization.quantization.keras import quantizers
 
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme, RangeRule
+from lmopt.pipeline.services import QuantScheme, RangeRule
 from lmopt.quant.assign import FIXED_RANGES, check_quantizable, plan_grids
 from lmopt.quant.grid import activation_grid, range_of
 from lmopt.training.activation_range import (

@@ -22,7 +22,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import BackendError, LmoptError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import (
+from lmopt.pipeline.services import (
     Progress,
     QuantScheme,
     RangeRule,

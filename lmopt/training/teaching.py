@@ -6,7 +6,7 @@ from typing import Any
 
 from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
-from lmopt.pipeline.base import Teacher
+from lmopt.pipeline.services import Teacher
 from lmopt.training.backend import tf
 from lmopt.training.geometry import decode, encode
 from lmopt.training.lower import lower

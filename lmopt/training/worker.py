@@ -20,7 +20,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import LmoptError
 from lmopt.ir.graph import Value
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import TrainingProgress
+from lmopt.pipeline.services import TrainingProgress
 from lmopt.training.job import Job, Rounding, Setup, Snapshot, Trained
 
 if TYPE_CHECKING:

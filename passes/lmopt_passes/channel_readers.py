@@ -13,7 +13,7 @@ from lmopt.ir.channels import ChannelGroup, ChannelMap, Ids
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node
 from lmopt.ir.ops import Conv2D, Conv2DTranspose, Dense, Square
-from lmopt.pipeline.base import Calibrator
+from lmopt.pipeline.services import Calibrator
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -14,15 +14,8 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Abs, MaxPool2D, Mean, Square
 from lmopt.ir.scaling import ScaleMap, Scales, map_scales, rescale
 from lmopt.ir.types import DType
-from lmopt.pipeline.base import (
-    Calibrator,
-    Need,
-    Pass,
-    PassContext,
-    PassResult,
-    Preserves,
-    QuantScheme,
-)
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult, Preserves
+from lmopt.pipeline.services import Calibrator, QuantScheme
 from lmopt.quant.assign import plan_grids
 from lmopt.quant.equalize import ChannelStatistics, even_scales, quiet_scales
 from lmopt.quant.weights import KERNEL_AXIS

@@ -23,8 +23,9 @@ from lmopt.ir.factor import (
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.ops import Conv2D, Dense
 from lmopt.ir.size import size_change
-from lmopt.pipeline.base import Calibrator, Moments, Need, Pass, PassContext, PassResult
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float, require_weights
+from lmopt.pipeline.services import Calibrator, Moments
 
 
 @dataclass(frozen=True)

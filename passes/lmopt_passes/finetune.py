@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from lmopt.errors import UsageError
 from lmopt.ir.graph import Graph
-from lmopt.pipeline.base import Loss, Need, Pass, PassContext, PassResult, TrainingPlan
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float, require_weights
+from lmopt.pipeline.services import Loss, TrainingPlan
 from lmopt.pipeline.validation import Validation
 
 

@@ -11,8 +11,9 @@ from lmopt.ir.graph import Graph
 from lmopt.ir.ops import BatchNorm
 from lmopt.ir.size import size_change
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import CostModel, Need, Pass, PassContext, PassResult
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float, require_weights
+from lmopt.pipeline.services import CostModel
 from lmopt.quant.assign import check_quantizable, quantize_graph
 from lmopt_passes.float_head import float_head
 from lmopt_passes.scheme import INT8, UINT8

@@ -17,7 +17,7 @@ from lmopt.ir.op import window_size
 from lmopt.ir.ops import AvgPool2D, Conv2D, Dense, DepthwiseConv2D
 from lmopt.ir.ops.convolution import Padding
 from lmopt.ir.types import Weight
-from lmopt.pipeline.base import Calibrator
+from lmopt.pipeline.services import Calibrator
 
 PLACES = 64
 """Places of each map that a fit looks at, at most."""

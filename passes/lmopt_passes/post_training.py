@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.ops import Constant
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import Calibrator, Observer, QuantScheme, Rounding
+from lmopt.pipeline.services import Calibrator, Observer, QuantScheme, Rounding
 from lmopt.quant.assign import (
     check_quantizable,
     legal_ranges,

@@ -14,16 +14,9 @@ from lmopt.ir.channels import ChannelGroup, ChannelMap, living, map_channels, sl
 from lmopt.ir.graph import Graph
 from lmopt.ir.importance import channel_importance
 from lmopt.ir.size import size_change, strip_weights
-from lmopt.pipeline.base import (
-    Loss,
-    Need,
-    Pass,
-    PassContext,
-    PassResult,
-    SparsityPlan,
-    TrainingPlan,
-)
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float, require_weights
+from lmopt.pipeline.services import Loss, SparsityPlan, TrainingPlan
 from lmopt_passes.channel_budget import Budget, Price
 from lmopt_passes.channel_readers import Reader, find_readers, made_up, shares_of
 

@@ -12,16 +12,8 @@ from numpy.typing import NDArray
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import (
-    Loss,
-    Need,
-    Observer,
-    Pass,
-    PassContext,
-    PassResult,
-    RangeRule,
-    TrainingPlan,
-)
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
+from lmopt.pipeline.services import Loss, Observer, RangeRule, TrainingPlan
 from lmopt.pipeline.validation import Epoch, Validation
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.target.profile import EndType

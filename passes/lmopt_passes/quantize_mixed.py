@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 from lmopt.errors import UsageError
 from lmopt.ir.graph import Graph
 from lmopt.ir.types import DType
-from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult, QuantScheme
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
+from lmopt.pipeline.services import Observer, QuantScheme
 from lmopt.quant.segment import Segment, segments_of, span
 from lmopt.target.profile import EndType
 from lmopt_passes.mixture import Mixture, MixtureSearch

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lmopt.ir.graph import Graph
-from lmopt.pipeline.base import Need, Observer, Pass, PassContext, PassResult, Rounding
+from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
+from lmopt.pipeline.services import Observer, Rounding
 from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.scheme import UINT8, keeping

@@ -9,7 +9,7 @@ from dataclasses import replace
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph
 from lmopt.ir.types import DType
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 
 INT8 = QuantScheme(DType.I8, per_channel=True)
 INT16 = QuantScheme(DType.I16, per_channel=True)

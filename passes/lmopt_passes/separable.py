@@ -25,7 +25,7 @@ from lmopt.ir.ops import (
     Sigmoid,
     Tanh,
 )
-from lmopt.pipeline.base import Calibrator, Moments
+from lmopt.pipeline.services import Calibrator, Moments
 
 DAMPING = 1e-3
 """Part of the mean variance that every operand of a fit is given on top: some never vary."""

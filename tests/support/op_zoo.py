@@ -9,7 +9,7 @@ import numpy as np
 from lmopt.ir import Edit, Graph, Value, ValueRange, ops
 from lmopt.ir.interp import run
 from lmopt.ir.types import DType, Weight
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import quantize_graph
 from lmopt.testing.quantized import STORED
 

@@ -9,11 +9,10 @@ import numpy as np
 from lmopt.calibration.kernel_inputs import moments_of
 from lmopt.ir import DType, Graph, Value, ValueRange
 from lmopt.ir.interp import run
-from lmopt.pipeline.base import (
+from lmopt.pipeline.base import Need, PassContext
+from lmopt.pipeline.services import (
     Moments,
-    Need,
     Observer,
-    PassContext,
     QuantScheme,
     RangeRule,
     SparsityPlan,

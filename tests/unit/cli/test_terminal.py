@@ -12,8 +12,8 @@ from lmopt.cli.commands import optimize as command
 from lmopt.cli.terminal import ProgressView, lines
 from lmopt.exploration.candidate import Failure, Trained
 from lmopt.flow import events
-from lmopt.pipeline.base import TrainingProgress
 from lmopt.pipeline.manager import PassEvent, PassStep
+from lmopt.pipeline.services import TrainingProgress
 from lmopt.report.folder import Reports
 from tests.unit.report.results import result
 

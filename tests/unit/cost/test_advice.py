@@ -10,7 +10,7 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.ops import Conv2D, Mean
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Quantity, Target

@@ -17,7 +17,7 @@ from lmopt.cli.app import app
 from lmopt.data.augment import AUGMENTATIONS, Augmentation
 from lmopt.errors import InputError, UsageError
 from lmopt.flow.recipe import Stage, TrainingRecipe, load_recipe, recipe_for
-from lmopt.pipeline.base import Teacher
+from lmopt.pipeline.services import Teacher
 from tests.support.training_graphs import CONTRACT, detector
 
 

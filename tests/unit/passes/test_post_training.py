@@ -8,7 +8,7 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Conv2D, Dense, Mean, Relu, Sqrt
 from lmopt.ir.types import ValueRange
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.segment import stages_of
 from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining

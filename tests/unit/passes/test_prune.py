@@ -8,7 +8,8 @@ from lmopt.errors import PassError, UsageError
 from lmopt.ir.channels import channel_groups
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
-from lmopt.pipeline.base import Need, PassContext, SparsityPlan, TrainingPlan
+from lmopt.pipeline.base import Need, PassContext
+from lmopt.pipeline.services import SparsityPlan, TrainingPlan
 from lmopt.pipeline.validation import Validation
 from lmopt_passes.finetune import Finetune
 from lmopt_passes.prune import Prune

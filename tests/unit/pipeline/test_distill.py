@@ -9,9 +9,10 @@ import pytest
 
 from lmopt.errors import PassError, UsageError
 from lmopt.ir import Graph
-from lmopt.pipeline.base import Need, PassContext, TrainingPlan
+from lmopt.pipeline.base import Need, PassContext
 from lmopt.pipeline.cache import PipelineCache
 from lmopt.pipeline.manager import Pipeline
+from lmopt.pipeline.services import TrainingPlan
 from lmopt.pipeline.validation import Validation
 from tests.support.services import DistanceScorer, DrawnCalibrator, NudgingTrainer
 from tests.support.training_graphs import CONTRACT, detector

@@ -38,7 +38,7 @@ from lmopt.ir.ops import (
     Warp,
 )
 from lmopt.ir.types import DType, Quant, ValueRange
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.testing import run_on_runtime
 from tests.support.op_zoo import initialized

@@ -10,7 +10,7 @@ from lmopt.errors import GraphError
 from lmopt.ir import DType, Edit, Graph, Quant, TensorType, ValueRange
 from lmopt.ir import ops as o
 from lmopt.ir.interp import run
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import quantize_graph
 from lmopt.quant.bounds import InputRange, error_bounds, landmark_pixels
 from lmopt.quant.interval import Interval

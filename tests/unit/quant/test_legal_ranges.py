@@ -10,7 +10,8 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Add, Concat, Conv2D, Dense, DepthwiseConv2D, HardSwish, Mean, Mul, Sub
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import PassContext, QuantScheme
+from lmopt.pipeline.base import PassContext
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import legal_ranges, quantize_graph
 from lmopt.quant.grid import activation_grid
 from lmopt.target.limits import STEP_RATIOS

@@ -12,7 +12,7 @@ from lmopt.ir.graph import Node
 from lmopt.ir.op import Op
 from lmopt.ir.ops import Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import Moments
+from lmopt.pipeline.services import Moments
 from lmopt.quant.grid import activation_grid, asymmetric_kernel, symmetric_kernel
 from lmopt.quant.rounding import MOST_TAPS, can_round, round_kernel
 from lmopt.quant.weights import KERNEL_AXIS, integer_weights

@@ -14,7 +14,7 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import compute, compute_by_default, run
 from lmopt.ir.ops import Add, Conv2D, Dense, Mean, ResizeBilinear, Softmax
 from lmopt.ir.types import DType, Quant, ValueRange, Weight
-from lmopt.pipeline.base import QuantScheme
+from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import quantize_graph
 from lmopt.runtime.parity import is_quantized, prove
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lmopt.errors import BackendError, InputError, PassError
-from lmopt.pipeline.base import TrainingPlan, TrainingProgress
+from lmopt.pipeline.services import TrainingPlan, TrainingProgress
 from tests.support.training_graphs import CONTRACT, Blobs, detector
 
 if TYPE_CHECKING:

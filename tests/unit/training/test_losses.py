@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from lmopt.pipeline.base import Loss
+from lmopt.pipeline.services import Loss
 from tests.support.training_graphs import CONTRACT
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Conv2D, Dense, Reshape
-from lmopt.pipeline.base import Loss, TrainingPlan, TrainingProgress
+from lmopt.pipeline.services import Loss, TrainingPlan, TrainingProgress
 from lmopt.training.checkpoint import load_checkpoint
 from tests.support.training_graphs import CONTRACT, SIZE, Blobs, detector, fill
 

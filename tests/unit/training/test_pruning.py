@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmopt.errors import PassError
-from lmopt.pipeline.base import SparsityPlan, TrainingPlan
+from lmopt.pipeline.services import SparsityPlan, TrainingPlan
 from tests.support.training_graphs import CONTRACT, UNARY, Blobs, detector, single
 
 pytestmark = pytest.mark.slow

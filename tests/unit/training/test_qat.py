@@ -10,7 +10,7 @@ from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Add, Constant
 from lmopt.ir.types import DType, ValueRange
-from lmopt.pipeline.base import QuantScheme, RangeRule, TrainingPlan, TrainingProgress
+from lmopt.pipeline.services import QuantScheme, RangeRule, TrainingPlan, TrainingProgress
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.quant.grid import (
     activation_grid,

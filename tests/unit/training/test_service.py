@@ -16,7 +16,7 @@ from lmopt.errors import BackendError, InputError, PassError
 from lmopt.ir.graph import Value
 from lmopt.ir.interp import run
 from lmopt.ir.types import DType, ValueRange, Weight
-from lmopt.pipeline.base import (
+from lmopt.pipeline.services import (
     QuantScheme,
     SparsityPlan,
     Trainer,

@@ -13,7 +13,7 @@ from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Conv2D, Dense, Mean
 from lmopt.ir.types import Weight
-from lmopt.pipeline.base import Teacher, TrainingPlan
+from lmopt.pipeline.services import Teacher, TrainingPlan
 from tests.support.training_graphs import CONTRACT, SIZE, Blobs, detector, fill
 
 pytestmark = pytest.mark.slow
