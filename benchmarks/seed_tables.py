@@ -1,7 +1,7 @@
 """The studies' tables again, from detectors that have weights: our figures beside the published.
 
     python -m benchmarks.seed_tables --data FACES/afw FACES/helen FACES/lfpw
-    python -m benchmarks.seed_tables --data FACES/afw --model dan1=weights/dan1.tflite
+    python -m benchmarks.seed_tables --data FACES/afw --model basic=basic@out/train-basic/basic.npz
 
 Writes results/seed_tables.json and results/seed_tables.md. Every ordering the studies publish is
 listed as reproduced, not reproduced or not testable, with the numbers. A detector whose NME is
@@ -30,6 +30,7 @@ from lmopt.scoring.settings import Settings
 from lmopt.zoo.catalog import DETECTORS, shipped_weights
 
 RESULTS = Path(__file__).parent / "results"
+WEIGHTS = Path("weights")
 TRAINED_BELOW_PERCENT = 8.0
 PROTOCOLS = ("nme", "boxes", "categories", "stability", "resolution", "blur", "occlusion")
 
@@ -42,13 +43,14 @@ def main() -> None:
         "--model",
         action="append",
         metavar="NAME=SPEC",
-        help="a study's detector and its file or zoo name; default: the zoo's weights, 300w first",
+        default=[],
+        help="a study's detector and its file or zoo name, besides (or instead of) those kept here",
     )
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--stability-faces", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    models = dict(part.split("=", 1) for part in args.model) if args.model else shipped()
+    models = kept() | dict(part.split("=", 1) for part in args.model)
     data = as_faces(args.data, None)
     figures = {}
     for name, spec in models.items():
@@ -75,10 +77,12 @@ def main() -> None:
     write_atomically(args.out / "seed_tables.md", text.encode())
 
 
-def shipped() -> dict[str, str]:
-    """Returns the zoo's detectors that come with weights: those trained on real faces first."""
+def kept() -> dict[str, str]:
+    """Returns the detectors whose weights lie in the package or in weights/, real faces first."""
     found = {name: sorted(shipped_weights(name), key="300w".__ne__) for name in DETECTORS}
-    return {name: f"{name}@{weights[0]}" for name, weights in found.items() if weights}
+    packed = {name: f"{name}@{weights[0]}" for name, weights in found.items() if weights}
+    beside = {path.stem: f"{path.stem}@{path}" for path in sorted(WEIGHTS.glob("*.npz"))}
+    return packed | beside
 
 
 def known_parameters() -> dict[str, float]:
