@@ -7,6 +7,7 @@ import typer
 from lmopt.cli.boundary import Boundary
 from lmopt.cli.commands.compile import compile
 from lmopt.cli.commands.data import app as data
+from lmopt.cli.commands.detectors import detectors
 from lmopt.cli.commands.evaluate import evaluate
 from lmopt.cli.commands.inspect import inspect
 from lmopt.cli.commands.measure import measure
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 for command in (
     *(optimize, search, storage, compile, inspect, measure, evaluate, sensitivity, train),
-    *(passes, targets),
+    *(detectors, passes, targets),
 ):
     app.command()(command)
 app.add_typer(data, name="data")

@@ -29,5 +29,5 @@ class Boundary(TyperGroup):
                 typer.echo(f"hint: {hint}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted; run the same command again to resume", err=True)
+            typer.echo("interrupted; the same command goes on from what was kept", err=True)
             raise typer.Exit(INTERRUPTED) from error

@@ -48,7 +48,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[int, list[Array]]:
     Raises:
         InputError: The file is unreadable or belongs to another training.
     """
-    hint = f"delete {path}, or give another checkpoint"
+    hint = f"delete {path}, or train into another folder"
     try:
         with np.load(path, allow_pickle=False) as file:
             if str(file["fingerprint"]) != fingerprint:

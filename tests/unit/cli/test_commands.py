@@ -134,6 +134,15 @@ def test_measure_tells_how_a_file_starts_and_how_it_lasts(bench: Bench) -> None:
     assert "loaded in" in stdout and "without a pause, 1 thread:" in stdout
 
 
+def test_detectors_are_listed_with_their_weights() -> None:
+    found = {each["name"]: each for each in run_json("detectors")["detectors"]}
+    assert found["pfld-1.0"]["parameters"] == 1_236_544
+    assert found["pfld-1.0"]["weights"] == ["300w", "synthetic"]
+    assert found["dan2"]["weights"] == []
+    stdout, _ = run("detectors")
+    assert re.search(r"^ *dan2 +23,108,444 +none +DAN, 2 stages", stdout, re.MULTILINE)
+
+
 def test_passes_and_targets_list_what_is_installed() -> None:
     listed = {entry["name"]: entry for entry in run_json("passes")["passes"]}
     assert {"fold-batchnorm", "quantize-int8", "qat"} <= listed.keys()
@@ -235,7 +244,7 @@ def test_an_interruption_says_how_to_go_on(
 
     monkeypatch.setattr("lmopt.flow.optimization.optimize", interrupt)
     _, stderr = run("optimize", bench.detector, "--target", "host", code=130)
-    assert stderr.splitlines()[-1] == "interrupted; run the same command again to resume"
+    assert stderr.splitlines()[-1] == "interrupted; the same command goes on from what was kept"
 
 
 def test_the_boundary_prints_place_reason_and_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
