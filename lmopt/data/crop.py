@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -208,6 +209,20 @@ def cut(picture: NDArray[np.uint8], face: Face, contract: Contract) -> Crop:
     to_picture = frame.to_picture()
     pixels = warp(shrink(picture, frame, contract), to_picture, contract)
     return Crop(pixels, transform(invert(to_picture), face.landmarks), to_picture)
+
+
+def mean_shape(faces: Sequence[Face], rule: CropRule) -> NDArray[np.float64]:
+    """Returns the mean landmarks of faces as the rule crops them, in unit coordinates.
+
+    Shapes:
+        float64[landmarks, 2].
+
+    Raises:
+        InputError: A face has no box the rule can start from.
+    """
+    frames = (frame_of(face_box(face, rule), rule).to_picture() for face in faces)
+    shapes = [transform(invert(f), face.landmarks) for f, face in zip(frames, faces, strict=True)]
+    return np.asarray(np.mean(shapes, axis=0), np.float64)
 
 
 def cut_all(dataset: Dataset, contract: Contract, *, threads: int | None = None) -> Crops:

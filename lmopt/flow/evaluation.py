@@ -9,6 +9,7 @@ from lmopt.data.dataset import Dataset, Split
 from lmopt.detector.contract import BoxSource, Contract
 from lmopt.detector.detector import Detector, no_contract
 from lmopt.detector.document import load_contract
+from lmopt.errors import InputError
 from lmopt.flow.compilation import compile
 from lmopt.flow.events import Activity, Listener, Noted, ignore
 from lmopt.flow.sources import (
@@ -23,6 +24,7 @@ from lmopt.runtime.runner import read_model
 from lmopt.scoring.evaluation import Evaluation
 from lmopt.scoring.metrics import Normaliser, default_normaliser
 from lmopt.scoring.protocols import Score, ScoringProtocol
+from lmopt.scoring.rows import NotTestable, Row
 from lmopt.scoring.settings import Settings
 from lmopt.scoring.suite import Subject, judge, protocols_named
 
@@ -131,8 +133,19 @@ def evaluate_protocols(
         threads=min(2, usable_cores()),
         report=lambda what, done, total: listen(Activity(what, done, total)),
     )
+    _require_scored([row for found in rows[0].values() for row in found], faces)
     first, *rest = zip((subject.name for subject in subjects), rows, strict=True)
     return Evaluation.of_two(*first, *rest[0]) if rest else Evaluation(*first)
+
+
+def _require_scored(rows: Sequence[Row], faces: Dataset) -> None:
+    missing = [row.reason for row in rows if isinstance(row, NotTestable)]
+    if len(missing) == len(rows):
+        raise InputError(
+            f"nothing can be scored: {'; '.join(dict.fromkeys(missing))}",
+            where=faces.name,
+            hint="take another box or protocol, or data that has what is missing",
+        )
 
 
 def _subject(source: str | Path | Detector, contract: Contract | Path | None) -> Subject:

@@ -126,9 +126,7 @@ def optimize(
                 candidates.append(timing.candidate(trained))
             except BackendError as error:
                 failures.append(Failure(trained.pipeline, "failed", str(error)))
-        usable, refused = _constrain(
-            candidates, base, request, bench.protocol("validation").mean_shape_nme_percent
-        )
+        usable, refused = _constrain(candidates, base, request, bench.untaught_nme_percent())
         front = Front.of(usable, lambda c: c.objectives)
         listen(events.Activity("scoring the front on the test faces"))
         tested = {

@@ -166,7 +166,7 @@ def train(
     with Workbench(made, faces, None) as bench:
         data_bytes = bench.file(graph)
         score = bench.score(data_bytes, "validation")
-        guess = bench.protocol("validation").mean_shape_nme_percent
+        guess = bench.untaught_nme_percent()
     if score.nme_percent >= guess:
         listen(
             Noted(
@@ -215,9 +215,11 @@ def _note(
 ) -> str:
     count = len(faces.split("train"))
     steps = [round(n * count / recipe.batch) for n in (recipe.epochs, recipe.folded_epochs)]
+    start = recipe.start or (source.name if source.graph.is_initialized else "random weights")
     rows = {
         "Data": f"{faces.name}: {count} training faces, digest {faces.split('train').digest}",
         "Steps": f"{steps[0]} with batch norms, {steps[1]} folded, {recipe.batch} faces each",
+        "Started from": start,
         "Recipe": repr(recipe),
         "Seed": str(recipe.seed),
         "Command": f"`{command}`" if command else "lmopt.train(...)",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lmopt.calibration.observe import FaceCalibrator
 from lmopt.codegen.tflite import emit
 from lmopt.cost.estimate import TargetCost
+from lmopt.data.crop import mean_shape
 from lmopt.data.dataset import Dataset, Split
 from lmopt.detector.contract import Contract
 from lmopt.detector.detector import Detector
@@ -316,6 +317,18 @@ class Workbench:
                 contract, self.faces.split(split), default_normaliser(contract.scheme)
             )
         return self._protocols[split]
+
+    def untaught_nme_percent(self) -> float:
+        """Returns the validation NME of who knows the training faces' mean shape and sees nothing.
+
+        Where there are no training faces, it is the validation faces' own shape.
+        """
+        assert self.faces is not None
+        rule = self.detector.require_contract().crop
+        usable = [face for face in self.faces.faces if rule.box != "given" or face.box is not None]
+        parts = ([f for f in usable if f.split == split] for split in ("train", "validation"))
+        shape = mean_shape(next(filter(None, parts)), rule)
+        return self.protocol("validation").shape_nme_percent(shape)
 
     def score(self, model: bytes | Path, split: Split) -> Score:
         """Returns the score of a file on one split of the faces."""

@@ -177,10 +177,13 @@ class ScoringProtocol:
         """Returns the true landmarks in picture pixels, [faces, landmarks, 2]."""
         return np.stack([face.landmarks for face in self._scored.faces])
 
-    @cached_property
-    def mean_shape_nme_percent(self) -> float:
-        """Returns the NME of the faces' own mean shape in every crop: what learned nothing has."""
-        guess = np.repeat(self.crops.landmarks.mean(0, keepdims=True), len(self.crops), axis=0)
+    def shape_nme_percent(self, shape: NDArray[np.float64]) -> float:
+        """Returns the NME of one and the same shape in every crop.
+
+        Args:
+            shape: In unit coordinates of the crop, [landmarks, 2].
+        """
+        guess = np.repeat(shape[None], len(self.crops), axis=0)
         placed = to_picture(guess, self.crops.to_picture)
         scheme = self.contract.scheme
         return float(metrics.nme_percent(placed, self.truth, scheme, self.normaliser).mean())

@@ -55,6 +55,9 @@ def test_trained_weights_load_again_and_a_second_call_takes_the_checkpoints(
     note = made.note.read_text()
     for part in ("faces: 4 training faces", "1 with batch norms, 1 folded", "lmopt x", "Seed: 3"):
         assert part in note
+    assert "* Started from: random weights\n" in note
+    further = lmopt.train(again, folder, recipe=replace(RECIPE, epochs=0), out=tmp_path / "b")
+    assert f"* Started from: pfld-0.25@{made.weights}\n" in further.note.read_text()
     assert f"{made.score.nme_percent:.3f} %" in note
     told: list[object] = []
     second = lmopt.train(

@@ -187,6 +187,15 @@ def test_a_given_contract_also_serves_a_bare_file_to_compare_with(
     assert change.difference.mean == pytest.approx(wanted, rel=1e-4)
 
 
+def test_a_box_that_no_face_has_is_an_error(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.tflite"
+    model.write_bytes(emit(constant_detector(CONTRACT, truth())))
+    with pytest.raises(
+        InputError, match=r"nothing can be scored: none of the \d+ faces has a given"
+    ):
+        lmopt.evaluate_protocols(model, folder, contract=CONTRACT, box="given")
+
+
 def test_a_bare_file_needs_a_contract_and_takes_a_given_one(folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.tflite"
     model.write_bytes(emit(constant_detector(CONTRACT, truth())))
