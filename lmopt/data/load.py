@@ -121,7 +121,8 @@ class _Sifted:
 def _check_place(face: Face, size: tuple[int, int]) -> None:
     """Raises InputError for a face or box without area, and for a face that is not in its picture.
 
-    Some landmarks may lie outside: faces are cut off by borders.
+    Some landmarks may lie outside: faces are cut off by borders. None may lie farther away than
+    the picture's larger side: one such landmark makes the face's box, and so its crop, useless.
     """
     hint = "correct or remove this annotation"
     if face.box is not None and not (face.box[2] > face.box[0] and face.box[3] > face.box[1]):
@@ -138,6 +139,16 @@ def _check_place(face: Face, size: tuple[int, int]) -> None:
             f"{size[0]}x{size[1]} picture {face.image}",
             where=face.where,
             hint=f"{hint}; was the picture cut or resized?",
+        )
+    beyond = np.maximum(-points, points - size).max(axis=1)
+    if beyond.max() > max(size):
+        wild = int(beyond.argmax())
+        x, y = points[wild]
+        raise InputError(
+            f"landmark {wild} is ({x:g}, {y:g}), farther outside of the {size[0]}x{size[1]} "
+            f"picture {face.image} than its larger side is long",
+            where=face.where,
+            hint=hint,
         )
 
 

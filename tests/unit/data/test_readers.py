@@ -150,9 +150,10 @@ BOX = dict.fromkeys(("box_x0", "box_y0", "box_x1", "box_y1"), 7.5)
         (BOX, "box (7.5, 7.5, 7.5, 7.5) has no area"),
         ({f"{axis}{k}": 9 for k in range(5) for axis in "xy"}, "all landmarks are at one place"),
         ({f"x{k}": 64 for k in range(3)}, "3 of 5 landmarks lie outside of the 64x64 picture"),
+        ({"x3": 128.5}, "landmark 3 is (128.5, 46), farther outside of the 64x64 picture"),
+        ({"y3": -64.5}, "landmark 3 is (24, -64.5), farther outside of the 64x64 picture"),
         ({"blur": "very"}, "blur is 'very', wanted a number"),
     ],
-    ids=["nan", "text", "role", "picture", "id", "box", "one-place", "outside", "label"],
 )
 def test_a_broken_row_is_left_out_or_refused(tmp_path: Path, columns: dict, what: str | None):
     folder = five(tmp_path / "d")
@@ -168,6 +169,12 @@ def test_a_broken_row_is_left_out_or_refused(tmp_path: Path, columns: dict, what
     assert what in error.what
     assert error.where == f"{folder / 'landmarks.csv'}:3"
     assert error.hint
+
+
+def test_a_landmark_may_lie_as_far_outside_as_the_picture_is_large(tmp_path: Path):
+    far = FIVE_POINTS.copy()
+    far[3] = 128, -64
+    assert len(load_dataset([write_folder(tmp_path / "d", [row("a.png", far)])])) == 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -395,6 +402,7 @@ def test_pictures_inside_of_a_table_are_read_where_they_stand(tmp_path: Path):
         (lambda line: line + "x", "pixels that are no numbers"),
         (lambda line: line.partition(",")[2], "135 coordinates"),
         (lambda line: "," + line.partition(",")[2], "landmark 0 is (nan"),
+        (lambda line: "200," + line.partition(",")[2], "landmark 0 is (200, "),
         (lambda line: "left" + line, "'left"),
     ],
 )
