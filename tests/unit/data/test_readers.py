@@ -267,7 +267,10 @@ def test_a_single_wflw_list_may_lack_box_and_attributes(wflw: Path):
 @pytest.mark.parametrize(
     ("line", "what", "hint"),
     [
-        (numbers(points(97)) + " 1--Hand/b.jpg", "195 values", "correct"),
+        (numbers(points(97)) + " 1--Hand/b.jpg", "195 values, wanted 207: 196 co", "correct"),
+        (wflw_line("1--Hand/b.jpg", points(97)), "205 values, wanted 207: 196 co", "correct"),
+        (wflw_line("1--Hand/b.jpg", points(99)), "209 values, wanted 207: 196 co", "correct"),
+        (wflw_line("1--Hand/b.jpg", points(98), "1 0 x 0 0 1"), "'x', wanted a number", "correct"),
         (wflw_line("1--Hand/gone.jpg", points(98)), "gone.jpg cannot be read", "put it there"),
         (wflw_line("1--Hand/b.png", points(98)), "b.png cannot be read", "there is b.jpg"),
         (wflw_line("1--Hand/b.jpg", points(98, 2)), "already given", "id"),
