@@ -238,15 +238,20 @@ def given_twice(face: Face, twin: Face) -> InputError:
     )
 
 
+def wrong_count(face: Face, scheme: LandmarkScheme, hint: str) -> InputError:
+    """Returns the error for a face whose landmarks are not as many as the scheme's."""
+    return InputError(
+        f"{len(face.landmarks)} landmarks, wanted {scheme.count} of '{scheme.name}'",
+        where=face.where,
+        hint=hint,
+    )
+
+
 def check_face(face: Face, scheme: LandmarkScheme) -> None:
     """Raises InputError unless landmarks and box are numbers and the landmarks fit the scheme."""
     hint = "correct or remove this annotation"
     if face.landmarks.shape != (scheme.count, 2):
-        raise InputError(
-            f"{len(face.landmarks)} landmarks, wanted {scheme.count} of '{scheme.name}'",
-            where=face.where,
-            hint="give faces annotated in this scheme, or a contract with the data's scheme",
-        )
+        raise wrong_count(face, scheme, hint)
     bad = np.flatnonzero(~np.isfinite(face.landmarks).all(axis=1))
     if bad.size:
         x, y = face.landmarks[bad[0]]

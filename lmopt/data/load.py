@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmopt.data.dataset import Dataset, Face, check_face, given_twice
+from lmopt.data.dataset import Dataset, Face, check_face, given_twice, wrong_count
 from lmopt.data.labels import with_labels
 from lmopt.data.picture import picture_size
 from lmopt.data.readers import READERS, Reader
@@ -64,6 +64,9 @@ class _Sifted:
 
     def __init__(self, scheme: LandmarkScheme | None, strict: bool) -> None:
         self.scheme, self.strict = scheme, strict
+        self.other_scheme = (
+            "give faces annotated in this scheme, or a contract with the data's scheme"
+        )
         self.faces: dict[str, Face] = {}
         self.skipped: list[InputError] = []
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -86,9 +89,15 @@ class _Sifted:
     def _agree(self, faces: Sequence[Face]) -> None:
         """Raises InputError when most faces of a place have not the scheme's landmarks."""
         usual, _ = Counter(len(face.landmarks) for face in faces).most_common(1)[0]
-        self.scheme = self.scheme or scheme_for(usual)
+        if self.scheme is None:
+            self.scheme = scheme_for(usual)
+            self.other_scheme = (
+                f"all paths of one call share a scheme, which the first ('{faces[0].source}') "
+                "fixed: read faces of another scheme in a call of their own"
+            )
         if usual != self.scheme.count:
-            check_face(next(f for f in faces if len(f.landmarks) == usual), self.scheme)
+            face = next(face for face in faces if len(face.landmarks) == usual)
+            raise wrong_count(face, self.scheme, self.other_scheme)
 
     def _keep(self, row: Row) -> None:
         if isinstance(row, InputError):
