@@ -200,11 +200,12 @@ def content_digest(faces: Sequence[Face], scheme: LandmarkScheme) -> str:
         if face.visible is not None:
             total.update(np.packbits(face.visible).tobytes())
         total.update(np.ascontiguousarray(face.landmarks, np.float64).tobytes())
-        total.update(_picture_signature(face))
+        total.update(picture_signature(face))
     return total.hexdigest()
 
 
-def _picture_signature(face: Face) -> bytes:
+def picture_signature(face: Face) -> bytes:
+    """Returns a digest of a picture's size and ends, or raises InputError where there is none."""
     try:
         if isinstance(face.image, Path):
             with face.image.open("rb") as file:
@@ -235,6 +236,16 @@ def given_twice(face: Face, twin: Face) -> InputError:
         f"face '{face.id}' was already given at {twin.where}",
         where=face.where,
         hint="name each folder once; faces that share a picture need a column 'id'",
+    )
+
+
+def in_two_splits(face: Face, twin: Face) -> InputError:
+    """Returns the error for a face that is in another split as well."""
+    return InputError(
+        f"face '{face.id}' ({face.split}) is '{twin.id}' ({twin.split}) at {twin.where}: "
+        "same picture and landmarks",
+        where=face.where,
+        hint="a face in two splits makes scores too good: remove one of the two",
     )
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lmopt.data.dataset import Dataset, Face, check_face, given_twice, wrong_count
+from lmopt.data.dataset import (
+    SPLITS,
+    Dataset,
+    Face,
+    check_face,
+    given_twice,
+    in_two_splits,
+    picture_signature,
+    wrong_count,
+)
 from lmopt.data.labels import with_labels
 from lmopt.data.picture import picture_size
 from lmopt.data.readers import READERS, Reader
@@ -33,7 +42,9 @@ def load_dataset(
 
     A path is a folder or table that a reader understands, or a parent of such folders, all of
     which are then read. Faces of several paths are put together in the order given. Annotations
-    that cannot be used are left out and are the `skipped` of the dataset, each with its line.
+    that cannot be used are left out and are the `skipped` of the dataset, each with its line; so
+    are training faces that are validation or test faces as well (same picture and landmarks), and
+    validation faces that are test faces.
 
     Args:
         paths: Folders or tables.
@@ -81,9 +92,7 @@ class _Sifted:
             try:
                 self._keep(row)
             except InputError as error:
-                if self.strict:
-                    raise
-                self.skipped.append(error)
+                self._leave_out(error)
         return bool(rows)
 
     def _agree(self, faces: Sequence[Face]) -> None:
@@ -112,9 +121,17 @@ class _Sifted:
         _check_place(row, self.sizes[key])
         self.faces[row.id] = row
 
+    def _leave_out(self, error: InputError) -> None:
+        if self.strict:
+            raise error
+        self.skipped.append(error)
+
     def dataset(self) -> Dataset:
         if not self.faces or self.scheme is None:
             raise self._nothing_usable()
+        for face, twin in _repeated(self.faces.values()):
+            self._leave_out(in_two_splits(face, twin))
+            del self.faces[face.id]
         faces = tuple(self.faces.values())
         name = ", ".join(dict.fromkeys(face.source for face in faces))
         return Dataset.of(name, faces, self.scheme, self.skipped)
@@ -125,6 +142,26 @@ class _Sifted:
             return first
         what = f"none of {len(self.skipped)} annotations can be used; the first: {first.what}"
         return InputError(what, where=first.where, hint=first.hint)
+
+
+def _repeated(faces: Iterable[Face]) -> list[tuple[Face, Face]]:
+    """Returns the faces that another split has as well, each with that one: test faces stay.
+
+    Pictures are compared where landmarks are equal, which is next to never.
+    """
+    by_landmarks: dict[bytes, list[Face]] = {}
+    for face in faces:
+        by_landmarks.setdefault(face.landmarks.tobytes(), []).append(face)
+    found = []
+    for alike in by_landmarks.values():
+        if len({face.split for face in alike}) == 1:
+            continue
+        first: dict[bytes, Face] = {}
+        for face in sorted(alike, key=lambda face: SPLITS.index(face.split), reverse=True):
+            twin = first.setdefault(picture_signature(face), face)
+            if twin.split != face.split:
+                found.append((face, twin))
+    return found
 
 
 def _check_place(face: Face, size: tuple[int, int]) -> None:

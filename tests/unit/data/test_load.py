@@ -105,8 +105,8 @@ def test_a_pts_file_needs_its_picture(tmp_path: Path):
 
 
 def test_several_paths_and_parents_are_put_together(tmp_path: Path):
-    for name in ("b", "a"):
-        write_folder(tmp_path / name, [row("1.png")])
+    for k, name in enumerate(("b", "a")):
+        write_folder(tmp_path / name, [row("1.png", FIVE_POINTS + k)])
     both = load_dataset([tmp_path])
     assert [face.id for face in both.faces] == ["a/1.png", "b/1.png"]
     turned = load_dataset([tmp_path / "b", tmp_path / "a"])
@@ -223,7 +223,7 @@ def test_summary_counts_per_source(tmp_path: Path):
     rows = [row("7.png", group="7"), row("1.png", group="1"), row("t.png", role="test")]
     rows[0] |= {"box_x0": "0", "box_y0": "0", "box_x1": "9", "box_y1": "9"}
     write_folder(tmp_path / "afw", rows)
-    write_folder(tmp_path / "b", [row("t.png", role="test")])
+    write_folder(tmp_path / "b", [row("t.png", FIVE_POINTS + 1, role="test")])
     assert summary(load_dataset([tmp_path])) == (
         SourceSummary("afw", train=1, validation=1, test=1, boxes=1),
         SourceSummary("b", train=0, validation=0, test=1, boxes=0),

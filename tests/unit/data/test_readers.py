@@ -64,6 +64,31 @@ def test_a_300w_tree_has_the_official_subsets(tmp_path: Path):
     assert caught.value.hint == "there are challenging, common, full"
 
 
+@pytest.mark.parametrize("order", [("testset", "trainset"), ("trainset", "testset")])
+def test_a_training_face_that_is_a_test_face_is_left_out(tmp_path: Path, order: tuple[str, str]):
+    folders = [tmp_path / "helen" / part for part in order]
+    for seed, folder in enumerate(folders):
+        for name, own in (("p1", 0), ("q", 1 + seed)):
+            write_picture(folder / f"{name}.png", smooth_picture(own))
+            write_pts(folder / f"{name}.pts", points(68) + 1)
+    error = one(*folders)
+    assert error.where == f"{tmp_path / 'helen' / 'trainset' / 'p1.pts'}:1"
+    twin = f"'helen/testset/p1' (test) at {tmp_path / 'helen' / 'testset' / 'p1.pts'}:1"
+    assert error.what == f"face 'helen/trainset/p1' (train) is {twin}: same picture and landmarks"
+    assert "remove one of the two" in (error.hint or "")
+    kept = {f"helen/{part}/{name}" for part in order for name in ("p1", "q")}
+    assert set(ids(load_dataset(folders))) == kept - {"helen/trainset/p1"}
+
+
+def test_a_face_twice_in_one_split_and_other_faces_of_a_picture_are_kept(tmp_path: Path):
+    mark = {"split": "train"}
+    right = row("1.png", points(5), split="test", id="right")
+    write_folder(tmp_path / "a", [row("1.png", **mark), row("2.png", **mark)])
+    write_folder(tmp_path / "b", [row("1.png", **mark), right])
+    found = load_dataset([tmp_path], strict=True)
+    assert ids(found) == ["a/1.png", "a/2.png", "b/1.png", "b/right"]
+
+
 def test_faces_of_one_photo_are_one_group(tmp_path: Path):
     for name in ("1051618982_1", "1051618982_2", "image_0001", "image_0002"):
         write_picture(tmp_path / f"{name}.png", smooth_picture())
