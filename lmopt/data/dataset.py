@@ -200,11 +200,12 @@ def content_digest(faces: Sequence[Face], scheme: LandmarkScheme) -> str:
         if face.visible is not None:
             total.update(np.packbits(face.visible).tobytes())
         total.update(np.ascontiguousarray(face.landmarks, np.float64).tobytes())
-        total.update(_picture_signature(face))
+        total.update(picture_signature(face))
     return total.hexdigest()
 
 
-def _picture_signature(face: Face) -> bytes:
+def picture_signature(face: Face) -> bytes:
+    """Returns a digest of a picture's size and ends, or raises InputError where there is none."""
     try:
         if isinstance(face.image, Path):
             with face.image.open("rb") as file:
@@ -238,15 +239,30 @@ def given_twice(face: Face, twin: Face) -> InputError:
     )
 
 
+def in_two_splits(face: Face, twin: Face) -> InputError:
+    """Returns the error for a face that is in another split as well."""
+    return InputError(
+        f"face '{face.id}' ({face.split}) is '{twin.id}' ({twin.split}) at {twin.where}: "
+        "same picture and landmarks",
+        where=face.where,
+        hint="a face in two splits makes scores too good: remove one of the two",
+    )
+
+
+def wrong_count(face: Face, scheme: LandmarkScheme, hint: str) -> InputError:
+    """Returns the error for a face whose landmarks are not as many as the scheme's."""
+    return InputError(
+        f"{len(face.landmarks)} landmarks, wanted {scheme.count} of '{scheme.name}'",
+        where=face.where,
+        hint=hint,
+    )
+
+
 def check_face(face: Face, scheme: LandmarkScheme) -> None:
     """Raises InputError unless landmarks and box are numbers and the landmarks fit the scheme."""
     hint = "correct or remove this annotation"
     if face.landmarks.shape != (scheme.count, 2):
-        raise InputError(
-            f"{len(face.landmarks)} landmarks, wanted {scheme.count} of '{scheme.name}'",
-            where=face.where,
-            hint="give faces annotated in this scheme, or a contract with the data's scheme",
-        )
+        raise wrong_count(face, scheme, hint)
     bad = np.flatnonzero(~np.isfinite(face.landmarks).all(axis=1))
     if bad.size:
         x, y = face.landmarks[bad[0]]

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lmopt.data.dataset import Dataset, Face, check_face, given_twice
+from lmopt.data.dataset import (
+    SPLITS,
+    Dataset,
+    Face,
+    check_face,
+    given_twice,
+    in_two_splits,
+    picture_signature,
+    wrong_count,
+)
 from lmopt.data.labels import with_labels
 from lmopt.data.picture import picture_size
 from lmopt.data.readers import READERS, Reader
@@ -33,7 +42,9 @@ def load_dataset(
 
     A path is a folder or table that a reader understands, or a parent of such folders, all of
     which are then read. Faces of several paths are put together in the order given. Annotations
-    that cannot be used are left out and are the `skipped` of the dataset, each with its line.
+    that cannot be used are left out and are the `skipped` of the dataset, each with its line; so
+    are training faces that are validation or test faces as well (same picture and landmarks), and
+    validation faces that are test faces.
 
     Args:
         paths: Folders or tables.
@@ -64,6 +75,9 @@ class _Sifted:
 
     def __init__(self, scheme: LandmarkScheme | None, strict: bool) -> None:
         self.scheme, self.strict = scheme, strict
+        self.other_scheme = (
+            "give faces annotated in this scheme, or a contract with the data's scheme"
+        )
         self.faces: dict[str, Face] = {}
         self.skipped: list[InputError] = []
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -78,17 +92,21 @@ class _Sifted:
             try:
                 self._keep(row)
             except InputError as error:
-                if self.strict:
-                    raise
-                self.skipped.append(error)
+                self._leave_out(error)
         return bool(rows)
 
     def _agree(self, faces: Sequence[Face]) -> None:
         """Raises InputError when most faces of a place have not the scheme's landmarks."""
         usual, _ = Counter(len(face.landmarks) for face in faces).most_common(1)[0]
-        self.scheme = self.scheme or scheme_for(usual)
+        if self.scheme is None:
+            self.scheme = scheme_for(usual)
+            self.other_scheme = (
+                f"all paths of one call share a scheme, which the first ('{faces[0].source}') "
+                "fixed: read faces of another scheme in a call of their own"
+            )
         if usual != self.scheme.count:
-            check_face(next(f for f in faces if len(f.landmarks) == usual), self.scheme)
+            face = next(face for face in faces if len(face.landmarks) == usual)
+            raise wrong_count(face, self.scheme, self.other_scheme)
 
     def _keep(self, row: Row) -> None:
         if isinstance(row, InputError):
@@ -103,9 +121,17 @@ class _Sifted:
         _check_place(row, self.sizes[key])
         self.faces[row.id] = row
 
+    def _leave_out(self, error: InputError) -> None:
+        if self.strict:
+            raise error
+        self.skipped.append(error)
+
     def dataset(self) -> Dataset:
         if not self.faces or self.scheme is None:
             raise self._nothing_usable()
+        for face, twin in _repeated(self.faces.values()):
+            self._leave_out(in_two_splits(face, twin))
+            del self.faces[face.id]
         faces = tuple(self.faces.values())
         name = ", ".join(dict.fromkeys(face.source for face in faces))
         return Dataset.of(name, faces, self.scheme, self.skipped)
@@ -118,10 +144,31 @@ class _Sifted:
         return InputError(what, where=first.where, hint=first.hint)
 
 
+def _repeated(faces: Iterable[Face]) -> list[tuple[Face, Face]]:
+    """Returns the faces that another split has as well, each with that one: test faces stay.
+
+    Pictures are compared where landmarks are equal, which is next to never.
+    """
+    by_landmarks: dict[bytes, list[Face]] = {}
+    for face in faces:
+        by_landmarks.setdefault(face.landmarks.tobytes(), []).append(face)
+    found = []
+    for alike in by_landmarks.values():
+        if len({face.split for face in alike}) == 1:
+            continue
+        first: dict[bytes, Face] = {}
+        for face in sorted(alike, key=lambda face: SPLITS.index(face.split), reverse=True):
+            twin = first.setdefault(picture_signature(face), face)
+            if twin.split != face.split:
+                found.append((face, twin))
+    return found
+
+
 def _check_place(face: Face, size: tuple[int, int]) -> None:
     """Raises InputError for a face or box without area, and for a face that is not in its picture.
 
-    Some landmarks may lie outside: faces are cut off by borders.
+    Some landmarks may lie outside: faces are cut off by borders. None may lie farther away than
+    the picture's larger side: one such landmark makes the face's box, and so its crop, useless.
     """
     hint = "correct or remove this annotation"
     if face.box is not None and not (face.box[2] > face.box[0] and face.box[3] > face.box[1]):
@@ -138,6 +185,16 @@ def _check_place(face: Face, size: tuple[int, int]) -> None:
             f"{size[0]}x{size[1]} picture {face.image}",
             where=face.where,
             hint=f"{hint}; was the picture cut or resized?",
+        )
+    beyond = np.maximum(-points, points - size).max(axis=1)
+    if beyond.max() > max(size):
+        wild = int(beyond.argmax())
+        x, y = points[wild]
+        raise InputError(
+            f"landmark {wild} is ({x:g}, {y:g}), farther outside of the {size[0]}x{size[1]} "
+            f"picture {face.image} than its larger side is long",
+            where=face.where,
+            hint=hint,
         )
 
 

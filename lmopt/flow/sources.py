@@ -151,7 +151,8 @@ def left_out(faces: Dataset) -> str:
     """Returns how many annotations were left out, and what is wrong with the first of them."""
     skipped = faces.skipped
     named = "".join(f"\n  {error.where}: {error.what}" for error in skipped[:_NAMED])
-    more = f"\n  and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+    beyond = len(skipped) - _NAMED
+    more = f"\n  and {beyond} more: lmopt data stats --json lists them all" if beyond > 0 else ""
     return f"left out {len(skipped)}, kept {len(faces)} annotations:{named}{more}"
 
 

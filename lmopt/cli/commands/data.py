@@ -133,7 +133,12 @@ def view(
 
 @app.command("import")
 def import_(
-    paths: PathsArgument,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH", help="Folders or tables; 'rendered' means the rendered faces."
+        ),
+    ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="New folder; one below it per source.")
     ],

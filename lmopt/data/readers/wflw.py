@@ -17,9 +17,10 @@ LAYOUT = (
     "lists of WFLW (list_98pt_rect_attr_train.txt: 196 coordinates, box, 6 attributes, picture) "
     "with WFLW_images/ beside them or above"
 )
-_COORDINATES, _BOX = 196, 4
 ATTRIBUTES = ("pose", "expression", "lighting", "make-up", "occlusion", "blur")
 """WFLW's attributes in its order; what it calls illumination is `lighting` here."""
+_COORDINATES, _BOX = 196, 4
+_NUMBERS = _COORDINATES + _BOX + len(ATTRIBUTES)
 _LISTS = "list_98pt_rect_attr_*.txt"
 _PLACES = ("", "list_98pt_rect_attr_train_test", "WFLW_annotations/list_98pt_rect_attr_train_test")
 
@@ -52,14 +53,14 @@ def read(place: Path, source: str) -> Iterator[Row]:
 
 def _face(table: Path, line: int, text: str, source: str, names: FaceNames) -> Face:
     where = f"{table}:{line}"
-    count = _COORDINATES + _BOX + len(ATTRIBUTES)
+    found = len(text.split())
+    count = _NUMBERS if found > _NUMBERS else _COORDINATES
     cells = text.split(maxsplit=count)
-    if not (len(cells) == count + 1 and all(map(is_number, cells[_COORDINATES:count]))):
-        cells, count = text.split(maxsplit=_COORDINATES), _COORDINATES
-    if len(cells) != count + 1 or is_number(cells[-1]):
+    # Names of pictures may hold blanks: one that begins with a number tells a wrong count.
+    if found <= count or is_number(cells[-1].split()[0]):
         raise InputError(
-            f"{len(text.split())} values, wanted {_COORDINATES} coordinates, 4 sides of a box, "
-            f"{len(ATTRIBUTES)} attributes and a picture",
+            f"{found} values, wanted {_NUMBERS + 1}: {_COORDINATES} coordinates, {_BOX} sides of "
+            f"a box, {len(ATTRIBUTES)} attributes and a picture",
             where=where,
             hint="correct or remove the line",
         )

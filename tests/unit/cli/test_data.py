@@ -58,6 +58,23 @@ def test_stats_counts_what_is_left_out_and_strict_refuses_it(faces: Path, tmp_pa
     assert run_json("stats", faces, "--only", "occlusion")["faces"] == 1
 
 
+def test_stats_names_five_defects_and_where_the_others_are_listed(tmp_path: Path):
+    rows = [row(f"{k}.png") | ({"x0": "nan"} if k < 7 else {}) for k in range(8)]
+    folder = write_folder(tmp_path / "mine", rows)
+    _, stderr = run("stats", folder)
+    assert "left out 7, kept 1 annotations:" in stderr
+    assert "landmarks.csv:6: landmark 0" in stderr and "landmarks.csv:7" not in stderr
+    assert "\n  and 2 more: lmopt data stats --json lists them all\n" in stderr
+    assert len(run_json("stats", folder)["skipped"]) == 7
+
+
+@pytest.mark.parametrize(("command", "required"), [("import", True), ("stats", False)])
+def test_only_an_import_needs_paths(command: str, required: bool):
+    text = " ".join(run(command, "--help")[0].split())
+    assert ("none means the rendered faces" in text) is not required
+    assert ("[required]" in text.partition("Options:")[0]) is required
+
+
 def test_import_keeps_everything_and_refuses_a_used_folder(faces: Path, tmp_path: Path):
     out = tmp_path / "deep" / "out"
     found = run_json("import", faces, "--out", out)

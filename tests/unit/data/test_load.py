@@ -105,8 +105,8 @@ def test_a_pts_file_needs_its_picture(tmp_path: Path):
 
 
 def test_several_paths_and_parents_are_put_together(tmp_path: Path):
-    for name in ("b", "a"):
-        write_folder(tmp_path / name, [row("1.png")])
+    for k, name in enumerate(("b", "a")):
+        write_folder(tmp_path / name, [row("1.png", FIVE_POINTS + k)])
     both = load_dataset([tmp_path])
     assert [face.id for face in both.faces] == ["a/1.png", "b/1.png"]
     turned = load_dataset([tmp_path / "b", tmp_path / "a"])
@@ -176,10 +176,25 @@ def test_the_number_of_landmarks_must_be_the_schemes(tmp_path: Path):
     five = write_folder(tmp_path / "five", [row("a.png")])
     error = refusal(five, scheme=IBUG_68)
     assert "5 landmarks, wanted 68 of 'ibug-68'" in error.what
+    assert "or a contract with the data's scheme" in (error.hint or "")
     own = LandmarkScheme("own", 5, eye_corners=(0, 1))
     assert load_dataset([five], scheme=own).scheme is own
     two = write_folder(tmp_path / "two", [row("a.png", FIVE_POINTS[:2])])
-    assert "2 landmarks, wanted 5" in refusal(five, two).what
+    error = refusal(five, two)
+    assert error.what == "2 landmarks, wanted 5 of 'points-5'"
+    assert error.hint == (
+        "all paths of one call share a scheme, which the first ('five') fixed: read faces of "
+        "another scheme in a call of their own"
+    )
+
+
+def test_a_face_of_another_scheme_than_its_neighbours_is_to_be_corrected(tmp_path: Path):
+    for name in "abc":
+        write_picture(tmp_path / f"{name}.png", smooth_picture())
+        write_pts(tmp_path / f"{name}.pts", FIVE_POINTS[: 4 if name == "b" else 5])
+    error = refusal(tmp_path)
+    assert error.what == "4 landmarks, wanted 5 of 'points-5'"
+    assert error.hint == "correct or remove this annotation"
 
 
 def test_the_digest_tells_annotations_and_pictures_but_not_places(tmp_path: Path):
@@ -208,7 +223,7 @@ def test_summary_counts_per_source(tmp_path: Path):
     rows = [row("7.png", group="7"), row("1.png", group="1"), row("t.png", role="test")]
     rows[0] |= {"box_x0": "0", "box_y0": "0", "box_x1": "9", "box_y1": "9"}
     write_folder(tmp_path / "afw", rows)
-    write_folder(tmp_path / "b", [row("t.png", role="test")])
+    write_folder(tmp_path / "b", [row("t.png", FIVE_POINTS + 1, role="test")])
     assert summary(load_dataset([tmp_path])) == (
         SourceSummary("afw", train=1, validation=1, test=1, boxes=1),
         SourceSummary("b", train=0, validation=0, test=1, boxes=0),

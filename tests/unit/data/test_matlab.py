@@ -89,7 +89,8 @@ def test_both_kinds_of_file_give_the_same_faces(tmp_path: Path):
 @BOTH
 def test_the_variables_say_which_faces_are_for_the_test(tmp_path: Path, old: bool):
     written(tmp_path / "COFW_train.mat", old=old)
-    written(tmp_path / "COFW_test.mat", old=old, part="T")
+    others = np.roll(marks(), 1, axis=0)
+    written(tmp_path / "COFW_test.mat", old=old, part="T", marks=others)
     dataset = load_dataset([tmp_path])
     assert len(dataset) == 2 * FACES
     assert [face.split == "test" for face in dataset.faces] == FACES * [True] + FACES * [False]

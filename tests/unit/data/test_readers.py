@@ -64,6 +64,31 @@ def test_a_300w_tree_has_the_official_subsets(tmp_path: Path):
     assert caught.value.hint == "there are challenging, common, full"
 
 
+@pytest.mark.parametrize("order", [("testset", "trainset"), ("trainset", "testset")])
+def test_a_training_face_that_is_a_test_face_is_left_out(tmp_path: Path, order: tuple[str, str]):
+    folders = [tmp_path / "helen" / part for part in order]
+    for seed, folder in enumerate(folders):
+        for name, own in (("p1", 0), ("q", 1 + seed)):
+            write_picture(folder / f"{name}.png", smooth_picture(own))
+            write_pts(folder / f"{name}.pts", points(68) + 1)
+    error = one(*folders)
+    assert error.where == f"{tmp_path / 'helen' / 'trainset' / 'p1.pts'}:1"
+    twin = f"'helen/testset/p1' (test) at {tmp_path / 'helen' / 'testset' / 'p1.pts'}:1"
+    assert error.what == f"face 'helen/trainset/p1' (train) is {twin}: same picture and landmarks"
+    assert "remove one of the two" in (error.hint or "")
+    kept = {f"helen/{part}/{name}" for part in order for name in ("p1", "q")}
+    assert set(ids(load_dataset(folders))) == kept - {"helen/trainset/p1"}
+
+
+def test_a_face_twice_in_one_split_and_other_faces_of_a_picture_are_kept(tmp_path: Path):
+    mark = {"split": "train"}
+    right = row("1.png", points(5), split="test", id="right")
+    write_folder(tmp_path / "a", [row("1.png", **mark), row("2.png", **mark)])
+    write_folder(tmp_path / "b", [row("1.png", **mark), right])
+    found = load_dataset([tmp_path], strict=True)
+    assert ids(found) == ["a/1.png", "a/2.png", "b/1.png", "b/right"]
+
+
 def test_faces_of_one_photo_are_one_group(tmp_path: Path):
     for name in ("1051618982_1", "1051618982_2", "image_0001", "image_0002"):
         write_picture(tmp_path / f"{name}.png", smooth_picture())
@@ -150,9 +175,10 @@ BOX = dict.fromkeys(("box_x0", "box_y0", "box_x1", "box_y1"), 7.5)
         (BOX, "box (7.5, 7.5, 7.5, 7.5) has no area"),
         ({f"{axis}{k}": 9 for k in range(5) for axis in "xy"}, "all landmarks are at one place"),
         ({f"x{k}": 64 for k in range(3)}, "3 of 5 landmarks lie outside of the 64x64 picture"),
+        ({"x3": 128.5}, "landmark 3 is (128.5, 46), farther outside of the 64x64 picture"),
+        ({"y3": -64.5}, "landmark 3 is (24, -64.5), farther outside of the 64x64 picture"),
         ({"blur": "very"}, "blur is 'very', wanted a number"),
     ],
-    ids=["nan", "text", "role", "picture", "id", "box", "one-place", "outside", "label"],
 )
 def test_a_broken_row_is_left_out_or_refused(tmp_path: Path, columns: dict, what: str | None):
     folder = five(tmp_path / "d")
@@ -168,6 +194,12 @@ def test_a_broken_row_is_left_out_or_refused(tmp_path: Path, columns: dict, what
     assert what in error.what
     assert error.where == f"{folder / 'landmarks.csv'}:3"
     assert error.hint
+
+
+def test_a_landmark_may_lie_as_far_outside_as_the_picture_is_large(tmp_path: Path):
+    far = FIVE_POINTS.copy()
+    far[3] = 128, -64
+    assert len(load_dataset([write_folder(tmp_path / "d", [row("a.png", far)])])) == 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -260,7 +292,10 @@ def test_a_single_wflw_list_may_lack_box_and_attributes(wflw: Path):
 @pytest.mark.parametrize(
     ("line", "what", "hint"),
     [
-        (numbers(points(97)) + " 1--Hand/b.jpg", "195 values", "correct"),
+        (numbers(points(97)) + " 1--Hand/b.jpg", "195 values, wanted 207: 196 co", "correct"),
+        (wflw_line("1--Hand/b.jpg", points(97)), "205 values, wanted 207: 196 co", "correct"),
+        (wflw_line("1--Hand/b.jpg", points(99)), "209 values, wanted 207: 196 co", "correct"),
+        (wflw_line("1--Hand/b.jpg", points(98), "1 0 x 0 0 1"), "'x', wanted a number", "correct"),
         (wflw_line("1--Hand/gone.jpg", points(98)), "gone.jpg cannot be read", "put it there"),
         (wflw_line("1--Hand/b.png", points(98)), "b.png cannot be read", "there is b.jpg"),
         (wflw_line("1--Hand/b.jpg", points(98, 2)), "already given", "id"),
@@ -395,6 +430,7 @@ def test_pictures_inside_of_a_table_are_read_where_they_stand(tmp_path: Path):
         (lambda line: line + "x", "pixels that are no numbers"),
         (lambda line: line.partition(",")[2], "135 coordinates"),
         (lambda line: "," + line.partition(",")[2], "landmark 0 is (nan"),
+        (lambda line: "200," + line.partition(",")[2], "landmark 0 is (200, "),
         (lambda line: "left" + line, "'left"),
     ],
 )

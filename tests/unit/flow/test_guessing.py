@@ -20,7 +20,7 @@ COLOUR = (190, 90, 20)
 
 
 def faces(folder: Path) -> Path:
-    rows = [row(f"{k}.png", POINTS, group=str(k)) for k in range(12)]
+    rows = [row(f"{k}.png", POINTS, split="train") for k in range(12)]
     write_folder(folder, rows)
     for entry in rows:
         picture = np.full((64, 64, 3), COLOUR, np.uint8)
