@@ -255,7 +255,11 @@ class PostTraining:
         return self._stored(self.graph, self.options.input, self.options.output)
 
     def corrected(self) -> Graph:
-        """Returns the graph on its grids, its answers shifted to have the float graph's means.
+        """Returns the graph on its grids, its answers with the float graph's means."""
+        return self.shifted().quantized()
+
+    def shifted(self) -> PostTraining:
+        """Returns the same with answers that have the float graph's means once they are on grids.
 
         Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
             Correction", 2019, section 4.2, with measured means, for what gives the answers.
@@ -269,7 +273,7 @@ class PostTraining:
         linear = linear_answers(self.graph)
         for value, name in {value: name for name, value in answers.items()}.items():
             shift_answer(edit, linear[value], self.means[name] - got[places[name]])
-        return self._stored(edit.done(), self.options.input, self.options.output)
+        return replace(self, graph=edit.done())
 
     def _stored(self, graph: Graph, input: EndType, output: EndType) -> Graph:
         return quantize_graph(

@@ -31,8 +31,8 @@ class Qat(Pass):
 
     Every epoch is emitted and scored on the validation faces, and the best one is kept. Answers
     that are float32 are a mean and a rest, as in post-training; the range of the rest is found on
-    augmented faces. Entries of kernels that are 0 stay 0, so what magnitude pruning reached is not
-    lost.
+    augmented faces. What rounding adds to the mean answer is taken off before training. Entries of
+    kernels that are 0 stay 0, so what magnitude pruning reached is not lost.
 
     Attributes:
         storage: int8 (kernels per channel) or uint8 (per tensor).
@@ -77,9 +77,8 @@ class Qat(Pass):
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         storage = INT8 if self.storage == "int8" else UINT8
-        prepared = PostTraining.of(
-            graph, keeping(graph, storage, self.keep_float), ctx.calibrator, self
-        )
+        scheme = keeping(graph, storage, self.keep_float)
+        prepared = PostTraining.of(graph, scheme, ctx.calibrator, self).shifted()
         scorer = ctx.scorer
 
         def stored(trained: Graph, ranges: Mapping[Value, ValueRange]) -> Graph:
