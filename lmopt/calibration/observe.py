@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lmopt.calibration.kernel_inputs import moments_of
 from lmopt.codegen.tflite import emit
 from lmopt.data.augment import TrainingFaces
-from lmopt.data.crop import cut_all
+from lmopt.data.crop import cut_all, mean_shape
 from lmopt.data.dataset import Dataset
 from lmopt.detector.contract import Contract
 from lmopt.errors import PassError
@@ -31,7 +31,7 @@ _BATCH = 2
 
 
 class FaceCalibrator:
-    """Observes activations on training faces; implements `lmopt.pipeline.base.Calibrator`.
+    """Observes activations on training faces; implements `lmopt.pipeline.services.Calibrator`.
 
     Attributes:
         digest: Covers faces and contract.
@@ -139,6 +139,14 @@ class FaceCalibrator:
         count = len(self.crops(faces))
         return {value: total / count for value, total in zip(values, sums, strict=True)}
 
+    def mean_landmarks(self, *, faces: int) -> NDArray[np.float64]:
+        """Returns the mean annotation of the faces that `means` sees, in unit coordinates.
+
+        Raises:
+            PassError: There are no faces.
+        """
+        return mean_shape(self._drawn(faces).faces, self._contract.crop)
+
     def values(
         self, graph: Graph, values: Sequence[Value], *, faces: int
     ) -> Mapping[Value, NDArray[np.floating]]:
@@ -196,20 +204,23 @@ class FaceCalibrator:
         Raises:
             PassError: There are no faces.
         """
-        if count < 1:
-            raise PassError(f"{count} calibration faces; wanted at least 1", hint="set faces=200")
         if (count, augmented) not in self._cut:
-            order = np.random.default_rng(0).permutation(len(self._faces.faces))[:count]
-            if not len(order):
-                raise PassError("there are no training faces to calibrate on")
-            chosen = {self._faces.faces[k].id for k in order}
-            some = self._faces.keep(lambda face: face.id in chosen)
+            some = self._drawn(count)
             if augmented:
                 pixels, _ = TrainingFaces(some, self._contract).batch(len(some), seed=0, index=0)
             else:
                 pixels = cut_all(some, self._contract).pixels
             self._cut[count, augmented] = pixels
         return self._cut[count, augmented]
+
+    def _drawn(self, count: int) -> Dataset:
+        if count < 1:
+            raise PassError(f"{count} calibration faces; wanted at least 1", hint="set faces=200")
+        order = np.random.default_rng(0).permutation(len(self._faces.faces))[:count]
+        if not len(order):
+            raise PassError("there are no training faces to calibrate on")
+        chosen = {self._faces.faces[k].id for k in order}
+        return self._faces.keep(lambda face: face.id in chosen)
 
 
 def values_on_crops(

@@ -87,7 +87,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class TargetCost:
-    """Estimates on one target; implements `lmopt.pipeline.base.CostModel`."""
+    """Estimates on one target; implements `lmopt.pipeline.services.CostModel`."""
 
     target: Target
 

@@ -43,7 +43,7 @@ PARITY_FACES = 4
 
 @dataclass(frozen=True)
 class GraphScorer:
-    """Scores graphs by their emitted files; implements `lmopt.pipeline.base.Scorer`.
+    """Scores graphs by their emitted files; implements `lmopt.pipeline.services.Scorer`.
 
     Attributes:
         protocol: Faces and rules.

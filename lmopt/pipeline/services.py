@@ -206,6 +206,10 @@ class Calibrator(Protocol):
         """Returns the mean of each value over faces, as real numbers, without the batch."""
         ...
 
+    def mean_landmarks(self, *, faces: int) -> NDArray[np.float64]:
+        """Returns the mean annotation of those faces in unit coordinates, [landmarks, 2]."""
+        ...
+
     def values(
         self, graph: Graph, values: Sequence[Value], *, faces: int
     ) -> Mapping[Value, NDArray[np.floating]]:

@@ -53,7 +53,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 class TrainingService:
-    """Trains on the training faces of a dataset; implements `lmopt.pipeline.base.Trainer`.
+    """Trains on the training faces of a dataset; implements `lmopt.pipeline.services.Trainer`.
 
     The process starts with the first training and serves all that follow. It ends with `close`,
     with the program, or when a training is interrupted (the next one starts another).

@@ -14,6 +14,7 @@ CATALOG: Mapping[str, str] = {
     "substitute-activation": "lmopt_passes.substitute_activation:SubstituteActivation",
     "prune": "lmopt_passes.prune:Prune",
     "finetune": "lmopt_passes.finetune:Finetune",
+    "debias": "lmopt_passes.debias:Debias",
     "legalize": "lmopt_passes.legalize:Legalize",
     "split-head": "lmopt_passes.split_head:SplitHead",
     "center-output": "lmopt_passes.center_output:CenterOutput",

@@ -128,6 +128,9 @@ class DrawnCalibrator:
         nodes = [graph.node(name) for name in names]
         return moments_of(nodes, [[seen[str(node.inputs[0])[1:]] for node in nodes]])
 
+    def mean_landmarks(self, *, faces: int) -> np.ndarray:
+        return np.linspace(0.2, 0.8, 10).reshape(5, 2)
+
     def means(
         self, graph: Graph, values: Sequence[Value], *, faces: int
     ) -> Mapping[Value, np.ndarray]:
