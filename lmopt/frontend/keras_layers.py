@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmopt.errors import InputError
 from lmopt.frontend import keras_maps as maps
+from lmopt.frontend.keras_model import Layer
 from lmopt.frontend.keras_site import ACTIVATIONS, Converter, Site, activated, activation_of
 from lmopt.ir import ops
 from lmopt.ir.graph import Value
@@ -206,7 +208,7 @@ def _arithmetic(make: Callable[[], ops.Op], most: int | None = None, part: str =
                 f"wanted {'two' if most == 2 else 'two or more'} of one rank"
             )
         values = [
-            site.constant("operand", np.array(v)) if isinstance(v, float) else v
+            v if isinstance(v, Value) else site.constant("operand", np.array(v))
             for v in site.operands
         ]
         result = values[0]
@@ -220,10 +222,7 @@ def _arithmetic(make: Callable[[], ops.Op], most: int | None = None, part: str =
 
 
 def _tf_op(site: Site) -> Value:
-    function = site.config.raw.get("function")
-    if not isinstance(function, str) or function not in _TF_OPS:
-        site.config.fail("function", f"one of {', '.join(sorted(_TF_OPS))}")
-    return _TF_OPS[function](site)
+    return _TF_OPS[site.config.raw["function"]](site)
 
 
 def _up_sampling(site: Site) -> Value:
@@ -318,6 +317,7 @@ _TF_OPS: Mapping[Any, Converter] = {
     "math.divide": _DIVIDE,
     "math.maximum": _MAXIMUM,
     "math.minimum": _MINIMUM,
+    "__operators__.getitem": maps.get_item,
     "nn.relu": _named_activation("relu"),
     "nn.relu6": _named_activation("relu6"),
     "nn.softmax": _named_activation("softmax"),
@@ -352,6 +352,8 @@ LAYERS: Mapping[str, Converter] = {
     "HardSigmoid": _named_activation("hard_sigmoid"),
     "HardSilu": _named_activation("hard_silu"),
     "TFOpLambda": _tf_op,
+    "SlicingOpLambda": _tf_op,
+    "GetItem": maps.get_item,
     "Concatenate": maps.concatenate,
     "MaxPooling2D": maps.pool(ops.MaxPool2D),
     "AveragePooling2D": maps.pool(ops.AvgPool2D),
@@ -379,3 +381,17 @@ LAYERS: Mapping[str, Converter] = {
         _nothing,
     ),
 }
+
+
+def admit(layer: Layer) -> None:
+    """Raises InputError unless the layer is in the table, or the function that it calls."""
+    if layer.kind not in LAYERS:
+        code = "; it is Python code, which lmopt never runs" if layer.kind == "Lambda" else ""
+        raise InputError(
+            f"lmopt knows no layer {layer.kind}{code}",
+            where=layer.where,
+            hint="cut the model before it, or use one of: " + ", ".join(sorted(LAYERS)),
+        )
+    function = layer.config.raw.get("function")
+    if LAYERS[layer.kind] is _tf_op and not (isinstance(function, str) and function in _TF_OPS):
+        layer.config.fail("function", f"one of {', '.join(sorted(_TF_OPS))}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lmopt.errors import InputError
 from lmopt.frontend.keras_config import Config
+from lmopt.frontend.keras_index import Index
 from lmopt.frontend.keras_model import Layer
 from lmopt.frontend.keras_weights import Arrays, Shapes
 from lmopt.ir import ops
@@ -28,7 +29,7 @@ class Site:
 
     Attributes:
         layer: The layer.
-        operands: Values, and numbers where arithmetic takes them.
+        operands: Values, numbers where arithmetic takes them, and what is in brackets.
         stem: A free name for the node that gives the result.
         edit: The graph under construction.
         stored: Gives a layer's weights, see `weights`.
@@ -36,7 +37,7 @@ class Site:
     """
 
     layer: Layer
-    operands: tuple[Value | float, ...]
+    operands: tuple[Value | float | Index, ...]
     stem: str
     edit: Edit
     stored: Callable[[Layer, Shapes, Arrange], Mapping[str, Weight]]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 WRITERS = ("keras", "tf_keras")
-MODELS = ("everything", "chain", "two_inputs", "operators", "maps")
+MODELS = ("everything", "chain", "two_inputs", "operators", "maps", "slices")
 FORMATS = ("keras", "h5")
 
 
@@ -172,6 +172,15 @@ class _Writer:
         gate = layers.Reshape((1, 1, 3))(gate)
         z = layers.Multiply()([z / (gate + 1.0), gate])
         return keras.Model(image, [layers.GlobalMaxPooling2D(keepdims=True)(z), x])
+
+    def slices(self) -> Any:
+        keras, layers = self.keras, self.keras.layers
+        image = keras.Input((10, 8, 6), name="image")
+        focus = image[:, :-2:2, ::2, :]
+        x = layers.Concatenate()([focus, image[:, 1::2][:, :, 1::2, :4][:, -4:, :99]])
+        x = layers.Conv2D(6, 1)(x) if keras.__name__ == "tf_keras" else x[..., 1:-3:2]
+        row = layers.Flatten()(image[:, -2, 1:])
+        return keras.Model(image, [x, row[:, 3:], image[:, :, 2, 0]])
 
     def low_precision(self) -> Any:
         keras, layers = self.keras, self.keras.layers
