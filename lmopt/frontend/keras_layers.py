@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.errors import InputError
+from lmopt.frontend import keras_composed as composed
 from lmopt.frontend import keras_maps as maps
 from lmopt.frontend.keras_model import Layer
 from lmopt.frontend.keras_site import ACTIVATIONS, Converter, Site, activated, activation_of
@@ -149,17 +150,6 @@ def _leaky_relu(site: Site) -> Value:
 def _shortest(number: float) -> float:
     # Keras 2 stores what float32 made of the number; the shortest one that gives it was meant.
     return float(str(np.float32(number)))
-
-
-def _prelu(site: Site) -> Value:
-    shape = site.type(site.x).shape[1:]
-    if (site.config.raw.get("shared_axes") or []) != list(range(1, len(shape))):
-        site.config.fail("shared_axes", "all axes but batch and channels, [1, 2] for pictures")
-    weights = site.weights(
-        {"alpha": (*[1] * (len(shape) - 1), shape[-1] or 0)},
-        lambda arrays: {"alpha": arrays["alpha"].reshape(-1)},
-    )
-    return site.add(ops.PRelu(), site.x, weights=weights)
 
 
 def _batch_norm(site: Site) -> Value:
@@ -335,7 +325,11 @@ LAYERS: Mapping[str, Converter] = {
     "Activation": _activation_layer,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,
-    "PReLU": _prelu,
+    "PReLU": composed.prelu,
+    "ELU": composed.elu_layer,
+    "Elu": composed.elu_layer,
+    "Gelu": composed.gelu,
+    "LayerNormalization": composed.layer_norm,
     "Add": _ADD,
     "Subtract": _SUBTRACT,
     "Multiply": _MULTIPLY,
@@ -350,6 +344,7 @@ LAYERS: Mapping[str, Converter] = {
     "Sigmoid": _named_activation("sigmoid"),
     "Silu": _named_activation("silu"),
     "HardSigmoid": _named_activation("hard_sigmoid"),
+    "Mish": _named_activation("mish"),
     "HardSilu": _named_activation("hard_silu"),
     "TFOpLambda": _tf_op,
     "SlicingOpLambda": _tf_op,
@@ -362,6 +357,7 @@ LAYERS: Mapping[str, Converter] = {
     "Flatten": maps.flatten,
     "Reshape": maps.reshape,
     "Permute": maps.permute,
+    "Pad": maps.pad,
     "ZeroPadding2D": maps.zero_padding,
     "Cropping2D": maps.cropping,
     "UpSampling2D": _up_sampling,

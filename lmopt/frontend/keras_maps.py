@@ -74,6 +74,21 @@ def zero_padding(site: Site) -> Value:
     return site.add(ops.Pad(*_borders(site, "padding")), site.x)
 
 
+def pad(site: Site) -> Value:
+    """Converts Pad, the function of Keras 3, of height and width."""
+    mode, widths = site.config.raw.get("mode", "constant"), site.config.raw.get("pad_width")
+    if not isinstance(widths, list) or len(widths) != 4 or [widths[0], widths[3]] != [[0, 0]] * 2:
+        site.config.fail("pad_width", "[[0, 0], [top, bottom], [left, right], [0, 0]]")
+    (top, bottom), (left, right) = (_two(site, "pad_width", pair) for pair in widths[1:3])
+    if any(type(d) is not int or d < 0 for d in (top, bottom, left, right)):
+        site.config.fail("pad_width", "whole numbers")
+    if mode == "constant":
+        return site.add(ops.Pad(top, bottom, left, right), site.x)
+    if mode not in ("reflect", "symmetric"):
+        site.config.fail("mode", "'constant', 'reflect' or 'symmetric'")
+    return site.add(ops.MirrorPad(top, bottom, left, right, mode), site.x)
+
+
 def cropping(site: Site) -> Value:
     """Converts Cropping2D."""
     top, bottom, left, right = _borders(site, "cropping")

@@ -262,6 +262,8 @@ def _collect2(items: Any, into: list[Operand], layer: Layer) -> None:
         if layer.kind == "TFOpLambda" and "y" in options:
             right = options.pop("y")
             number = isinstance(right, int | float) and not isinstance(right, bool)
+            if not number and not _is_ref(right):
+                _unusual(right, layer)
             into.append(float(right) if number else _ref(right, layer))
             options.pop("name", None)
         if layer.kind == "SlicingOpLambda" and "slice_spec" in options:

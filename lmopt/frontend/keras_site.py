@@ -132,6 +132,27 @@ def _hard_sigmoid(site: Site, x: Value) -> Value:
     return site.add(ops.Mul(), shifted, site.constant("sixth", np.array(1 / 6)))
 
 
+def elu(site: Site, x: Value, alpha: float = 1.0) -> Value:
+    """Returns x where positive, else alpha * (exp(x) - 1)."""
+    below = site.add(ops.Minimum(), x, site.constant("zero", np.array(0.0)), part="below")
+    grown = site.add(ops.Exp(), below, part="exp")
+    bent = site.add(ops.Sub(), grown, site.constant("one", np.array(1.0)), part="bent")
+    if alpha != 1:
+        bent = site.add(ops.Mul(), bent, site.constant("alpha", np.array(alpha)), part="scaled")
+    return site.add(ops.Add(), site.add(ops.Relu(), x, part="above"), bent)
+
+
+def _mish(site: Site, x: Value) -> Value:
+    # tanh(log(1 + exp(x))) = (1 - q) / (1 + q) with q = sigmoid(-x) squared: nothing above 2
+    one = site.constant("one", np.array(1.0))
+    turned = site.add(ops.Mul(), x, site.constant("minus", np.array(-1.0)), part="turned")
+    share = site.add(ops.Sigmoid(), turned, part="share")
+    square = site.add(ops.Mul(), share, share, part="square")
+    above = site.add(ops.Sub(), one, square, part="above")
+    below = site.add(ops.Add(), square, one, part="below")
+    return site.add(ops.Mul(), x, site.add(ops.Div(), above, below, part="gate"))
+
+
 ACTIVATIONS: Mapping[str, Callable[[Site, Value], Value]] = {
     "linear": lambda site, x: x,
     "relu": _unary(ops.Relu()),
@@ -142,6 +163,8 @@ ACTIVATIONS: Mapping[str, Callable[[Site, Value], Value]] = {
     "hard_swish": _unary(ops.HardSwish()),
     "hard_silu": _unary(ops.HardSwish()),
     "hard_sigmoid": _hard_sigmoid,
+    "elu": elu,
+    "mish": _mish,
     "softmax": _unary(ops.Softmax()),
     "exponential": _unary(ops.Exp()),
     "silu": _silu,

@@ -135,6 +135,23 @@ def halfway(x, axis):
         (layer("GlobalAveragePooling2D"), lambda x: x.mean((1, 2))),
         (layer("Reshape", target_shape=[8, -1]), lambda x: x.reshape(-1, 8, 4)),
         (layer("Dropout", rate=0.5), lambda x: x),
+        (layer("ELU", alpha=0.5), lambda x: np.where(x > 0, x, 0.5 * np.expm1(x))),
+        (layer("Activation", activation="mish"), lambda x: x * np.tanh(np.log1p(np.exp(x)))),
+        (
+            layer("Gelu", approximate=True),
+            lambda x: x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
+        ),
+        (
+            layer("LayerNormalization", scale=False, center=False, epsilon=0.5),
+            lambda x: (x - x.mean(3, keepdims=True)) / (x.var(3, keepdims=True) + 0.5) ** 0.5,
+        ),
+        *(
+            (
+                layer("Pad", pad_width=[[0, 0], [1, 0], [0, 2], [0, 0]], mode=mode),
+                lambda x, mode=mode: np.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), mode),
+            )
+            for mode in ("constant", "reflect", "symmetric")
+        ),
     ],
 )
 def test_a_layer_without_weights_computes_what_its_settings_say(model, made, want):
@@ -209,7 +226,13 @@ def test_calls_may_stand_before_what_feeds_them(model):
         (layer("Dense", units=2), "0 weights in the file; wanted 2 (kernel, bias)"),
         (layer("Dense", units=2, dtype={"config": {"mode": "int8"}}), "dtype is"),
         (layer("BatchNormalization", axis=1), "axis is 1"),
-        (layer("PReLU", shared_axes=None), "shared_axes is None"),
+        (layer("PReLU", shared_axes=[4]), "shared_axes is [4]"),
+        (layer("Activation", activation="gelu"), "activation is 'gelu'"),
+        (layer("Gelu", approximate=False), "approximate is False; wanted true"),
+        (layer("LayerNormalization", axis=0), "axis is 0"),
+        (layer("LayerNormalization", rms_scaling=True), "rms_scaling is True"),
+        (layer("Pad", pad_width=[[0, 0], [1, 1], [1, 1], [1, 0]]), "pad_width is"),
+        (layer("Pad", pad_width=[[0, 0], [1, 1], [1, 1], [0, 0]], mode="wrap"), "mode is 'wrap'"),
         (layer("Reshape", target_shape=[5]), "reshape cannot put"),
         (layer("Rescaling", scale="x"), "scale is 'x'"),
         (layer("Rescaling", scale=1e39), "numbers that float32 holds"),
@@ -238,6 +261,7 @@ def test_a_layer_that_cannot_be_read_is_named(model, made, message):
         ([{"args": [{"class_name": "__keras_tensor__", "config": {}}]}], "cannot be read"),
         ([{"args": [{"class_name": "__lambda__"}], "kwargs": {}}], "called with __lambda__"),
         ([{"args": [TENSOR, "mean"], "kwargs": {}}], "called with 'mean'"),
+        ([[["image", 0, 0, {"mask": None, "training": [1]}]]], "called with training=[1]"),
         ([[["_CONSTANT_VALUE", -1, [1.0, 2.0], {}]]], "called with [1.0, 2.0]"),
         ("image", "no list"),
         ([], "called with 0 operands"),
