@@ -12,11 +12,15 @@ from lmopt.errors import UsageError
 if TYPE_CHECKING:
     from lmopt.target.profile import EndType
 
+SOURCE = "DETECTOR|FILE|FOLDER"
+"""How help calls whatever `lmopt.load` takes."""
+
 SourceArgument = Annotated[
     str,
     typer.Argument(
-        metavar="DETECTOR|FILE",
-        help="Zoo detector (pfld-0.25, pfld-0.25@300w) or a .keras, .h5 or .tflite file.",
+        metavar=SOURCE,
+        help="Zoo detector (pfld-0.25, pfld-0.25@300w, dan2@weights.npz), .keras, .h5 or .tflite "
+        "file, or SavedModel folder.",
         show_default=False,
     ),
 ]
@@ -46,7 +50,7 @@ TeacherOption = Annotated[
     str | None,
     typer.Option(
         "--teacher",
-        metavar="DETECTOR|FILE",
+        metavar=SOURCE,
         help="Who teaches passes that distill; default the detector itself, as it is in float.",
         show_default=False,
     ),
@@ -92,7 +96,11 @@ MaxLatencyOption = Annotated[
     typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),
 ]
 DetectorArgument = Annotated[
-    str, typer.Argument(metavar="DETECTOR", help="Zoo detector, .keras, .h5 or .tflite.")
+    str,
+    typer.Argument(
+        metavar=SOURCE,
+        help="Zoo detector (also NAME@weights.npz), .keras, .h5 or .tflite, or SavedModel folder.",
+    ),
 ]
 RunFolderOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Default out/DETECTOR-TARGET.")

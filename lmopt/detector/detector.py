@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lmopt.detector.contract import Contract
@@ -33,11 +34,17 @@ class Detector:
         """Returns the contract.
 
         Raises:
-            InputError: There is none; the message says how to give or guess one.
+            InputError: There is none; the message says how to give or guess one. Or the model
+                has several inputs, which no contract describes.
         """
+        self.require_one_input()
         if self.contract is None:
             raise no_contract(self.name)
         return self.contract
+
+    def require_one_input(self) -> None:
+        """Raises InputError naming the inputs unless there is exactly one."""
+        check_one_input(self.name, [node.name for node in self.graph.inputs])
 
     def require_weights(self) -> None:
         """Raises InputError naming the training call unless every weight has values."""
@@ -47,6 +54,18 @@ class Detector:
                 where=self.name,
                 hint=f"train it first: {self.train_command}" if self.train_command else None,
             )
+
+
+def check_one_input(name: str, inputs: Sequence[str]) -> None:
+    """Raises InputError naming the inputs of the model called `name` unless it is one."""
+    if len(inputs) != 1:
+        listed = ", ".join(f"'{entry}'" for entry in inputs)
+        raise InputError(
+            f"the model has {len(inputs)} inputs ({listed}); wanted one, the picture",
+            where=name,
+            hint="save a model whose only input is the picture: make the others constants in it, "
+            "or compute them from the picture",
+        )
 
 
 def no_contract(name: str) -> InputError:

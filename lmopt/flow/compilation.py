@@ -131,6 +131,7 @@ def compile(
     pipeline = with_ends(pipeline, input, output)
     device = None if target is None else target_named(target)
     source = as_detector(detector, contract)
+    source.require_one_input()
     source.require_weights()
     path = None if out is None else Path(out).resolve()
     saves = device is not None and takes_saved_models(device)

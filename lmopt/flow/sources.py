@@ -10,7 +10,7 @@ from lmopt.data.dataset import Dataset
 from lmopt.data.labels import with_labels
 from lmopt.data.load import load_dataset
 from lmopt.detector.contract import Contract
-from lmopt.detector.detector import Detector
+from lmopt.detector.detector import Detector, check_one_input
 from lmopt.detector.document import CONTRACT_KEY, contract_from_json, load_contract
 from lmopt.errors import InputError
 from lmopt.flow.events import Activity, Listener, Noted, ignore
@@ -55,11 +55,12 @@ def load_model_file(path: Path) -> tuple[bytes, Contract | None]:
     """Returns a .tflite's bytes and the contract in its metadata.
 
     Raises:
-        InputError: It cannot be read or is no TFLite model.
+        InputError: It cannot be read, is no TFLite model or has several inputs.
     """
-    from lmopt.frontend.tflite import metadata
+    from lmopt.frontend.tflite import inputs, metadata
 
     data = read_bytes(path)
+    check_one_input(str(path), inputs(data, str(path)))
     text = metadata(data, str(path)).get(CONTRACT_KEY)
     return data, None if text is None else contract_from_json(text, str(path))
 
@@ -179,10 +180,15 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _is_path(source: str | Path) -> bool:
-    path = Path(source)
+    from lmopt import zoo
+
+    path, name = Path(source), str(source).partition("@")[0]
     if isinstance(source, Path) or path.suffix in MODEL_SUFFIXES or path.is_file():
         return True
-    return is_saved_model(path)
+    if is_saved_model(path):
+        return True
+    # A folder called like a detector does not hide it.
+    return name not in zoo.DETECTORS and (path.is_dir() or Path(name).name != name)
 
 
 def _from_zoo(name: str) -> Detector:
@@ -192,7 +198,7 @@ def _from_zoo(name: str) -> Detector:
 
 
 def _from_file(path: Path) -> Detector:
-    saved = is_saved_model(path)
+    saved = path.is_dir()
     if not saved and not path.is_file():
         raise InputError(
             "no such model file",
@@ -222,13 +228,12 @@ def _from_file(path: Path) -> Detector:
 
 
 def _check_contract(detector: Detector, contract: Contract) -> None:
-    inputs = detector.graph.inputs
+    detector.require_one_input()
+    (entry,) = detector.graph.inputs
     want = (contract.height, contract.width, contract.channels)
-    got = inputs[0].results[0].shape[1:]
-    if len(inputs) != 1 or got != want:
+    if entry.results[0].shape[1:] != want:
         raise InputError(
-            f"the contract feeds {want[0]}x{want[1]}x{want[2]}, the model takes "
-            f"{' and '.join(str(node.results[0]) for node in inputs)}",
+            f"the contract feeds {want[0]}x{want[1]}x{want[2]}, the model takes {entry.results[0]}",
             where=detector.name,
             hint="correct height, width or color in the contract",
         )

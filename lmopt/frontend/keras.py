@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lmopt.frontend.keras_file import open_model
 from lmopt.frontend.keras_importer import import_model
+from lmopt.frontend.keras_layers import admit
 from lmopt.frontend.keras_model import parse_model
 from lmopt.ir.graph import Graph
 
@@ -25,5 +26,5 @@ def read(path: Path) -> Graph:
             that the IR cannot express; the message names the layer and its type.
     """
     with open_model(path) as file:
-        model = parse_model(file.config, str(path))
+        model = parse_model(file.config, str(path), admit)
         return import_model(model, file.weights, path, file.major)

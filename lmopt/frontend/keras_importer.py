@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lmopt.errors import GraphError, InputError
+from lmopt.frontend.keras_index import Index
 from lmopt.frontend.keras_layers import LAYERS
 from lmopt.frontend.keras_model import Layer, Model, Operand, Ref
 from lmopt.frontend.keras_site import Arrange, Site
@@ -84,7 +85,7 @@ class _Importer:
         while waiting:
             left = []
             for layer, number, call in waiting:
-                if all(isinstance(o, float) or (o.layer, o.call) in done for o in call):
+                if all(not isinstance(o, Ref) or (o.layer, o.call) in done for o in call):
                     operands = tuple(self._operand(o, done, layer.where) for o in call)
                     done[layer.name, number] = self._call(layer, operands)
                 else:
@@ -98,26 +99,18 @@ class _Importer:
             waiting = left
         return tuple(_result(ref, done, model.where) for ref in model.outputs)
 
-    def _operand(self, operand: Operand, done: _Results, where: str) -> Value | float:
-        return operand if isinstance(operand, float) else _result(operand, done, where)
+    def _operand(self, operand: Operand, done: _Results, where: str) -> Value | float | Index:
+        return _result(operand, done, where) if isinstance(operand, Ref) else operand
 
-    def _call(self, layer: Layer, operands: tuple[Value | float, ...]) -> tuple[Value, ...]:
+    def _call(self, layer: Layer, operands: tuple[Value | float | Index, ...]) -> tuple[Value, ...]:
         if layer.model is not None:
             feeds = [operand for operand in operands if isinstance(operand, Value)]
             return self.run(layer.model, feeds)
-        convert = LAYERS.get(layer.kind)
-        if convert is None:
-            code = "; it is Python code, which lmopt never runs" if layer.kind == "Lambda" else ""
-            raise InputError(
-                f"lmopt knows no layer {layer.kind}{code}",
-                where=layer.where,
-                hint="cut the model before it, or use one of: " + ", ".join(sorted(LAYERS)),
-            )
         layer.config.check_layout()
         stem = self._edit.fresh(_identifier("/".join(layer.trail)))
         site = Site(layer, operands, stem, self._edit, self._stored, self._major)
         try:
-            return (convert(site),)
+            return (LAYERS[layer.kind](site),)
         except GraphError as error:
             raise InputError(error.what, where=layer.where, hint=error.hint or _CUT) from error
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmopt.errors import InputError
+from lmopt.frontend import keras_composed as composed
 from lmopt.frontend import keras_maps as maps
+from lmopt.frontend.keras_model import Layer
 from lmopt.frontend.keras_site import ACTIVATIONS, Converter, Site, activated, activation_of
 from lmopt.ir import ops
 from lmopt.ir.graph import Value
@@ -149,17 +152,6 @@ def _shortest(number: float) -> float:
     return float(str(np.float32(number)))
 
 
-def _prelu(site: Site) -> Value:
-    shape = site.type(site.x).shape[1:]
-    if (site.config.raw.get("shared_axes") or []) != list(range(1, len(shape))):
-        site.config.fail("shared_axes", "all axes but batch and channels, [1, 2] for pictures")
-    weights = site.weights(
-        {"alpha": (*[1] * (len(shape) - 1), shape[-1] or 0)},
-        lambda arrays: {"alpha": arrays["alpha"].reshape(-1)},
-    )
-    return site.add(ops.PRelu(), site.x, weights=weights)
-
-
 def _batch_norm(site: Site) -> Value:
     rank = site.type(site.x).rank
     axis = site.config.raw.get("axis", -1)
@@ -206,7 +198,7 @@ def _arithmetic(make: Callable[[], ops.Op], most: int | None = None, part: str =
                 f"wanted {'two' if most == 2 else 'two or more'} of one rank"
             )
         values = [
-            site.constant("operand", np.array(v)) if isinstance(v, float) else v
+            v if isinstance(v, Value) else site.constant("operand", np.array(v))
             for v in site.operands
         ]
         result = values[0]
@@ -220,10 +212,7 @@ def _arithmetic(make: Callable[[], ops.Op], most: int | None = None, part: str =
 
 
 def _tf_op(site: Site) -> Value:
-    function = site.config.raw.get("function")
-    if not isinstance(function, str) or function not in _TF_OPS:
-        site.config.fail("function", f"one of {', '.join(sorted(_TF_OPS))}")
-    return _TF_OPS[function](site)
+    return _TF_OPS[site.config.raw["function"]](site)
 
 
 def _up_sampling(site: Site) -> Value:
@@ -318,6 +307,7 @@ _TF_OPS: Mapping[Any, Converter] = {
     "math.divide": _DIVIDE,
     "math.maximum": _MAXIMUM,
     "math.minimum": _MINIMUM,
+    "__operators__.getitem": maps.get_item,
     "nn.relu": _named_activation("relu"),
     "nn.relu6": _named_activation("relu6"),
     "nn.softmax": _named_activation("softmax"),
@@ -335,7 +325,11 @@ LAYERS: Mapping[str, Converter] = {
     "Activation": _activation_layer,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,
-    "PReLU": _prelu,
+    "PReLU": composed.prelu,
+    "ELU": composed.elu_layer,
+    "Elu": composed.elu_layer,
+    "Gelu": composed.gelu,
+    "LayerNormalization": composed.layer_norm,
     "Add": _ADD,
     "Subtract": _SUBTRACT,
     "Multiply": _MULTIPLY,
@@ -350,8 +344,11 @@ LAYERS: Mapping[str, Converter] = {
     "Sigmoid": _named_activation("sigmoid"),
     "Silu": _named_activation("silu"),
     "HardSigmoid": _named_activation("hard_sigmoid"),
+    "Mish": _named_activation("mish"),
     "HardSilu": _named_activation("hard_silu"),
     "TFOpLambda": _tf_op,
+    "SlicingOpLambda": _tf_op,
+    "GetItem": maps.get_item,
     "Concatenate": maps.concatenate,
     "MaxPooling2D": maps.pool(ops.MaxPool2D),
     "AveragePooling2D": maps.pool(ops.AvgPool2D),
@@ -360,6 +357,7 @@ LAYERS: Mapping[str, Converter] = {
     "Flatten": maps.flatten,
     "Reshape": maps.reshape,
     "Permute": maps.permute,
+    "Pad": maps.pad,
     "ZeroPadding2D": maps.zero_padding,
     "Cropping2D": maps.cropping,
     "UpSampling2D": _up_sampling,
@@ -379,3 +377,17 @@ LAYERS: Mapping[str, Converter] = {
         _nothing,
     ),
 }
+
+
+def admit(layer: Layer) -> None:
+    """Raises InputError unless the layer is in the table, or the function that it calls."""
+    if layer.kind not in LAYERS:
+        code = "; it is Python code, which lmopt never runs" if layer.kind == "Lambda" else ""
+        raise InputError(
+            f"lmopt knows no layer {layer.kind}{code}",
+            where=layer.where,
+            hint="cut the model before it, or use one of: " + ", ".join(sorted(LAYERS)),
+        )
+    function = layer.config.raw.get("function")
+    if LAYERS[layer.kind] is _tf_op and not (isinstance(function, str) and function in _TF_OPS):
+        layer.config.fail("function", f"one of {', '.join(sorted(_TF_OPS))}")

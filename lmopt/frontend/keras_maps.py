@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lmopt.frontend.keras_index import WANTED, Index, Item
 from lmopt.frontend.keras_site import Converter, Site
+from lmopt.frontend.slicing import known_dims, slice_of
 from lmopt.ir import ops
 from lmopt.ir.graph import Value
 
@@ -72,6 +74,21 @@ def zero_padding(site: Site) -> Value:
     return site.add(ops.Pad(*_borders(site, "padding")), site.x)
 
 
+def pad(site: Site) -> Value:
+    """Converts Pad, the function of Keras 3, of height and width."""
+    mode, widths = site.config.raw.get("mode", "constant"), site.config.raw.get("pad_width")
+    if not isinstance(widths, list) or len(widths) != 4 or [widths[0], widths[3]] != [[0, 0]] * 2:
+        site.config.fail("pad_width", "[[0, 0], [top, bottom], [left, right], [0, 0]]")
+    (top, bottom), (left, right) = (_two(site, "pad_width", pair) for pair in widths[1:3])
+    if any(type(d) is not int or d < 0 for d in (top, bottom, left, right)):
+        site.config.fail("pad_width", "whole numbers")
+    if mode == "constant":
+        return site.add(ops.Pad(top, bottom, left, right), site.x)
+    if mode not in ("reflect", "symmetric"):
+        site.config.fail("mode", "'constant', 'reflect' or 'symmetric'")
+    return site.add(ops.MirrorPad(top, bottom, left, right, mode), site.x)
+
+
 def cropping(site: Site) -> Value:
     """Converts Cropping2D."""
     top, bottom, left, right = _borders(site, "cropping")
@@ -84,6 +101,42 @@ def cropping(site: Site) -> Value:
     if 0 in size or min(size) < -1:
         site.config.fail("cropping", "less than the map")
     return site.add(ops.Slice((top, left, 0), size, (1, 1, 1)), site.x)
+
+
+def get_item(site: Site) -> Value:
+    """Converts `x[...]` to a slice, and to a reshape behind it where numbers drop dimensions."""
+    if len(site.operands) != 2:
+        raise site.error(f"it is called with {len(site.operands)} operands; wanted x[...]")
+    x, index = site.operands
+    if not isinstance(x, Value) or not isinstance(index, Index):
+        raise site.error(f"it takes {index} of {x}; wanted {WANTED}")
+    shape = site.type(x).shape
+    batch, *items = index.spread(len(shape))
+    if not _is_whole(batch) or len(items) != len(shape) - 1:
+        raise site.error(f"it takes {index} of {list(shape)}; wanted {WANTED}")
+    pieces = [
+        _piece(site, index, item, dim)
+        for item, dim in zip(items, known_dims(shape[1:]), strict=True)
+    ]
+    op = slice_of(pieces, shape[1:])
+    kept = tuple(len(p) for p, item in zip(pieces, items, strict=True) if isinstance(item, slice))
+    if len(kept) == len(items):
+        return site.add(op, x)
+    return site.add(ops.Reshape(kept), site.add(op, x, part="part"))
+
+
+def _is_whole(item: Item) -> bool:
+    if not isinstance(item, slice):
+        return False
+    return item.start in (None, 0) and item.stop is None and item.step in (None, 1)
+
+
+def _piece(site: Site, index: Index, item: Item, dim: int) -> range:
+    if isinstance(item, slice) and (item.step is None or item.step > 0):
+        return range(*item.indices(dim))
+    if isinstance(item, int) and -dim <= item < dim:
+        return range(item % dim, item % dim + 1)
+    raise site.error(f"it takes {index}; wanted {WANTED}")
 
 
 def _borders(site: Site, key: str) -> tuple[int, int, int, int]:

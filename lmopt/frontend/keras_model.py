@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from lmopt.errors import InputError
 from lmopt.frontend.keras_config import Config
+from lmopt.frontend.keras_index import Index, read_index
 
 _MODELS = ("Functional", "Model", "Sequential")
 _MAX_DEPTH = 16
 _DAMAGED = "the file is damaged, or of a Keras version that lmopt does not know"
+_CUT = "rebuild the model without it, or cut it before this layer"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Ref:
     result: int = 0
 
 
-Operand = Ref | float
+Operand = Ref | float | Index
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,17 @@ class Model:
     where: str
 
 
-def parse_model(document: Mapping[str, Any], where: str) -> Model:
+Admit = Callable[[Layer], None]
+"""Raises InputError for a layer that cannot be converted, however it is called."""
+
+
+def parse_model(document: Mapping[str, Any], where: str, admit: Admit) -> Model:
     """Returns the model that Keras' JSON describes.
+
+    Args:
+        document: The JSON.
+        where: How messages call the file.
+        admit: Sees every layer before its calls are read.
 
     Raises:
         InputError: Not a functional or sequential model of Keras' own layers.
@@ -92,11 +103,16 @@ def parse_model(document: Mapping[str, Any], where: str) -> Model:
             where=where,
             hint="build it with keras.Model(inputs, outputs): other classes are code, not data",
         )
-    return _parse(str(kind), config, where, (), "layers")
+    return _parse(str(kind), config, where, (), "layers", admit)
 
 
 def _parse(
-    kind: str, config: Mapping[str, Any], where: str, trail: tuple[str, ...], slot: str
+    kind: str,
+    config: Mapping[str, Any],
+    where: str,
+    trail: tuple[str, ...],
+    slot: str,
+    admit: Admit,
 ) -> Model:
     if len(trail) > _MAX_DEPTH:
         what = f"models are nested more than {_MAX_DEPTH} deep"
@@ -104,7 +120,7 @@ def _parse(
     documents = config["layers"]
     if not isinstance(documents, list) or not documents:
         raise InputError("the model has no layers", where=where, hint=_DAMAGED)
-    reader = _Reader(where, trail, slot)
+    reader = _Reader(where, trail, slot, admit)
     read = reader.sequential if kind == "Sequential" else reader.functional
     return read(config, documents)
 
@@ -112,10 +128,11 @@ def _parse(
 class _Reader:
     """Reads the layers of one model."""
 
-    def __init__(self, where: str, trail: tuple[str, ...], slot: str) -> None:
+    def __init__(self, where: str, trail: tuple[str, ...], slot: str, admit: Admit) -> None:
         self.where = where
         self.trail = trail
         self.slot = slot
+        self._admit = admit
         self._used: dict[str, int] = {}
 
     def functional(self, config: Mapping[str, Any], documents: list[Any]) -> Model:
@@ -156,8 +173,11 @@ class _Reader:
         slot = f"{self.slot}/{self._unique(_snake_case(kind))}"
         model = None
         if kind in _MODELS and "layers" in config:
-            model = _parse(kind, config, where, trail, f"{slot}/layers")
-        return Layer(name, kind, Config(config, where), (), trail, slot, model)
+            model = _parse(kind, config, where, trail, f"{slot}/layers", self._admit)
+        layer = Layer(name, kind, Config(config, where), (), trail, slot, model)
+        if model is None and kind != "InputLayer":
+            self._admit(layer)
+        return layer
 
     def _entry(self, first: Layer, config: Mapping[str, Any]) -> Layer:
         inner = first.model.layers[0].config.raw if first.model else first.config.raw
@@ -199,7 +219,12 @@ def _model_name(config: Mapping[str, Any]) -> str:
 def _call(node: Any, layer: Layer) -> tuple[Operand, ...]:
     operands: list[Operand] = []
     if isinstance(node, dict):
-        _collect3(node.get("args"), operands, layer)
+        args = node.get("args")
+        if layer.kind == "GetItem" and isinstance(args, list) and len(args) == 2:
+            _collect3(args[0], operands, layer)
+            operands.append(read_index(args[1], layer.where))
+        else:
+            _collect3(args, operands, layer)
         _check_options(node.get("kwargs") or {}, layer)
     elif _is_ref(node):
         _collect2([node], operands, layer)
@@ -219,7 +244,7 @@ def _collect3(item: Any, into: list[Operand], layer: Layer) -> None:
     elif isinstance(item, int | float) and not isinstance(item, bool):
         into.append(float(item))
     elif item is not None:
-        _call_error(layer)
+        _unusual(item, layer)
 
 
 def _collect2(items: Any, into: list[Operand], layer: Layer) -> None:
@@ -231,14 +256,18 @@ def _collect2(items: Any, into: list[Operand], layer: Layer) -> None:
             _call_error(layer)
         constant = item[0] == "_CONSTANT_VALUE"
         if constant and not isinstance(item[2], int | float):
-            _call_error(layer)
+            _unusual(item[2], layer)
         into.append(float(item[2]) if constant else _ref(item[:3], layer))
         options = dict(item[3]) if len(item) > 3 and isinstance(item[3], dict) else {}
         if layer.kind == "TFOpLambda" and "y" in options:
             right = options.pop("y")
             number = isinstance(right, int | float) and not isinstance(right, bool)
+            if not number and not _is_ref(right):
+                _unusual(right, layer)
             into.append(float(right) if number else _ref(right, layer))
             options.pop("name", None)
+        if layer.kind == "SlicingOpLambda" and "slice_spec" in options:
+            into.append(read_index(options.pop("slice_spec"), layer.where))
         _check_options(options, layer)
 
 
@@ -255,7 +284,7 @@ def _check_options(options: Any, layer: Layer) -> None:
             raise InputError(
                 f"it is called with {key}={value!r:.60}; wanted operands only",
                 where=layer.where,
-                hint="rebuild the model without it, or cut it before this layer",
+                hint=_CUT,
             )
 
 
@@ -267,6 +296,15 @@ def _ref(item: Any, layer: Layer) -> Ref:
     if not _is_ref(item) or not all(type(number) is int for number in item[1:3]):
         _call_error(layer)
     return Ref(item[0], item[1], item[2])
+
+
+def _unusual(item: Any, layer: Layer) -> NoReturn:
+    kind = item.get("class_name") if isinstance(item, dict) else None
+    raise InputError(
+        f"it is called with {kind or repr(item):.60}; wanted tensors of the model and numbers",
+        where=layer.where,
+        hint=_CUT,
+    )
 
 
 def _call_error(layer: Layer) -> NoReturn:

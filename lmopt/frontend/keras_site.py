@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lmopt.errors import InputError
 from lmopt.frontend.keras_config import Config
+from lmopt.frontend.keras_index import Index
 from lmopt.frontend.keras_model import Layer
 from lmopt.frontend.keras_weights import Arrays, Shapes
 from lmopt.ir import ops
@@ -28,7 +29,7 @@ class Site:
 
     Attributes:
         layer: The layer.
-        operands: Values, and numbers where arithmetic takes them.
+        operands: Values, numbers where arithmetic takes them, and what is in brackets.
         stem: A free name for the node that gives the result.
         edit: The graph under construction.
         stored: Gives a layer's weights, see `weights`.
@@ -36,7 +37,7 @@ class Site:
     """
 
     layer: Layer
-    operands: tuple[Value | float, ...]
+    operands: tuple[Value | float | Index, ...]
     stem: str
     edit: Edit
     stored: Callable[[Layer, Shapes, Arrange], Mapping[str, Weight]]
@@ -131,6 +132,27 @@ def _hard_sigmoid(site: Site, x: Value) -> Value:
     return site.add(ops.Mul(), shifted, site.constant("sixth", np.array(1 / 6)))
 
 
+def elu(site: Site, x: Value, alpha: float = 1.0) -> Value:
+    """Returns x where positive, else alpha * (exp(x) - 1)."""
+    below = site.add(ops.Minimum(), x, site.constant("zero", np.array(0.0)), part="below")
+    grown = site.add(ops.Exp(), below, part="exp")
+    bent = site.add(ops.Sub(), grown, site.constant("one", np.array(1.0)), part="bent")
+    if alpha != 1:
+        bent = site.add(ops.Mul(), bent, site.constant("alpha", np.array(alpha)), part="scaled")
+    return site.add(ops.Add(), site.add(ops.Relu(), x, part="above"), bent)
+
+
+def _mish(site: Site, x: Value) -> Value:
+    # tanh(log(1 + exp(x))) = (1 - q) / (1 + q) with q = sigmoid(-x) squared: nothing above 2
+    one = site.constant("one", np.array(1.0))
+    turned = site.add(ops.Mul(), x, site.constant("minus", np.array(-1.0)), part="turned")
+    share = site.add(ops.Sigmoid(), turned, part="share")
+    square = site.add(ops.Mul(), share, share, part="square")
+    above = site.add(ops.Sub(), one, square, part="above")
+    below = site.add(ops.Add(), square, one, part="below")
+    return site.add(ops.Mul(), x, site.add(ops.Div(), above, below, part="gate"))
+
+
 ACTIVATIONS: Mapping[str, Callable[[Site, Value], Value]] = {
     "linear": lambda site, x: x,
     "relu": _unary(ops.Relu()),
@@ -141,6 +163,8 @@ ACTIVATIONS: Mapping[str, Callable[[Site, Value], Value]] = {
     "hard_swish": _unary(ops.HardSwish()),
     "hard_silu": _unary(ops.HardSwish()),
     "hard_sigmoid": _hard_sigmoid,
+    "elu": elu,
+    "mish": _mish,
     "softmax": _unary(ops.Softmax()),
     "exponential": _unary(ops.Exp()),
     "silu": _silu,

@@ -47,6 +47,15 @@ def read(data: bytes, where: str) -> tuple[Graph, dict[str, str]]:
         ) from error
 
 
+def inputs(data: bytes, where: str = "model") -> tuple[str, ...]:
+    """Returns the names of a TFLite file's inputs, whatever its operators are.
+
+    Raises:
+        InputError: Not a TFLite file, cut short or corrupt.
+    """
+    return tuple(name for name, _ in TfliteFile(data, where).inputs)
+
+
 def metadata(data: bytes, where: str = "model") -> dict[str, str]:
     """Returns the metadata texts of a TFLite file, whatever its operators are.
 

@@ -8,6 +8,7 @@ from typing import Literal
 from ai_edge_litert import schema_py_generated as schema
 
 from lmopt.errors import GraphError
+from lmopt.frontend.slicing import known_dims, slice_of
 from lmopt.frontend.tflite_file import Operator
 from lmopt.frontend.tflite_importer import Importer, options_of
 from lmopt.ir import ops
@@ -117,7 +118,7 @@ def strided_slice(importer: Importer, operator: Operator) -> None:
         if axis == 0 and len(piece) != dim:
             raise GraphError("it cuts the batch")
         pieces.append(piece)
-    op = _slice(pieces[-(len(shape) - 1) :], shape[1:])
+    op = slice_of(pieces[-(len(shape) - 1) :], shape[1:])
     dims = tuple(
         len(piece)
         for axis, piece in enumerate(pieces[-(len(shape) - 1) :], 1)
@@ -140,9 +141,9 @@ def plain_slice(importer: Importer, operator: Operator) -> None:
         raise GraphError(f"it takes {size} from {begin} on; wanted the batch whole")
     pieces = [
         range(first, dim if length == -1 else first + length)
-        for first, length, dim in zip(begin[1:], size[1:], _known(shape[1:]), strict=True)
+        for first, length, dim in zip(begin[1:], size[1:], known_dims(shape[1:]), strict=True)
     ]
-    importer.add(operator, _slice(pieces, shape[1:]), [x])
+    importer.add(operator, slice_of(pieces, shape[1:]), [x])
 
 
 def split(importer: Importer, operator: Operator) -> None:
@@ -181,7 +182,7 @@ def pack(importer: Importer, operator: Operator) -> None:
     axis = int(options_of(operator, "PackOptions")["axis"]) % rank
     wide = []
     for value in inputs:
-        dims = _known(importer.type(value).shape[1:])
+        dims = known_dims(importer.type(value).shape[1:])
         grown = ops.Reshape((*dims[: axis - 1], 1, *dims[axis - 1 :]))
         wide.append(importer.insert(f"{value.node}/wide", grown, value))
     importer.add(operator, ops.Concat(axis), wide)
@@ -201,10 +202,10 @@ def _cut(
         raise GraphError(f"it gives {len(operator.outputs)} results of {len(sizes)} parts")
     start = 0
     for output, size in enumerate(sizes):
-        pieces = [range(dim) for dim in _known(shape[1:])]
+        pieces = [range(dim) for dim in known_dims(shape[1:])]
         pieces[axis - 1] = range(start, start + size)
         start += size
-        op = _slice(pieces, shape[1:])
+        op = slice_of(pieces, shape[1:])
         if drop:
             part = importer.insert(f"{x.node}/part", op, x)
             dims = tuple(len(piece) for k, piece in enumerate(pieces, 1) if k != axis)
@@ -219,20 +220,3 @@ def _axis_dim(importer: Importer, x: Value, axis: int) -> int:
     if dim is None or axis % len(shape) == 0:
         raise GraphError(f"it cuts dimension {axis} of {list(shape)}; wanted one after the batch")
     return dim
-
-
-def _slice(pieces: Sequence[range], dims: Sequence[int | None]) -> ops.Slice:
-    if any(len(piece) == 0 for piece in pieces):
-        raise GraphError("it takes nothing")
-    size = tuple(
-        -1 if len(piece) == -(-(dim - piece.start) // piece.step) else len(piece)
-        for piece, dim in zip(pieces, _known(dims), strict=True)
-    )
-    return ops.Slice(tuple(p.start for p in pieces), size, tuple(p.step for p in pieces))
-
-
-def _known(dims: Sequence[int | None]) -> tuple[int, ...]:
-    known = tuple(d for d in dims if d is not None)
-    if len(known) != len(dims):
-        raise GraphError(f"its operand has the open shape {list(dims)}")
-    return known

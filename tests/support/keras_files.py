@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 WRITERS = ("keras", "tf_keras")
-MODELS = ("everything", "chain", "two_inputs", "operators", "maps")
+MODELS = ("everything", "chain", "two_inputs", "operators", "maps", "slices", "composed")
 FORMATS = ("keras", "h5")
 
 
@@ -172,6 +172,30 @@ class _Writer:
         gate = layers.Reshape((1, 1, 3))(gate)
         z = layers.Multiply()([z / (gate + 1.0), gate])
         return keras.Model(image, [layers.GlobalMaxPooling2D(keepdims=True)(z), x])
+
+    def slices(self) -> Any:
+        keras, layers = self.keras, self.keras.layers
+        image = keras.Input((10, 8, 6), name="image")
+        focus = image[:, :-2:2, ::2, :]
+        x = layers.Concatenate()([focus, image[:, 1::2][:, :, 1::2, :4][:, -4:, :99]])
+        x = layers.Conv2D(6, 1)(x) if keras.__name__ == "tf_keras" else x[..., 1:-3:2]
+        row = layers.Flatten()(image[:, -2, 1:])
+        return keras.Model(image, [x, row[:, 3:], image[:, :, 2, 0]])
+
+    def composed(self) -> Any:
+        keras, layers = self.keras, self.keras.layers
+        image = keras.Input((6, 5, 4), name="image")
+        wide = image * 9.0
+        x = layers.Activation("mish")(wide)
+        x = layers.Add()([x, layers.ELU(alpha=0.5)(wide), layers.Activation("elu")(wide)])
+        x = layers.LayerNormalization(epsilon=0.01)(layers.PReLU()(x))
+        x = layers.PReLU(shared_axes=[2])(x)
+        if keras.__name__ == "keras":
+            widths = [[0, 0], [1, 2], [0, 3], [0, 0]]
+            x = keras.ops.pad(keras.activations.gelu(x, approximate=True), widths, mode="reflect")
+        y = layers.LayerNormalization(axis=[1, 3], scale=False)(x)
+        dense = layers.Dense(4, activation="mish")(layers.Flatten()(x))
+        return keras.Model(image, [layers.LayerNormalization(center=False)(dense), y])
 
     def low_precision(self) -> Any:
         keras, layers = self.keras, self.keras.layers

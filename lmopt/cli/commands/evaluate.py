@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmopt.cli.options import (
+    SOURCE,
     ContractOption,
     DataOption,
     DetectorModelOption,
@@ -42,7 +43,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--against",
-            metavar="DETECTOR|FILE",
+            metavar=SOURCE,
             help="Another model: compared face by face, with a 95 % interval.",
             show_default=False,
         ),
@@ -102,7 +103,7 @@ def evaluate(
     detector_model: DetectorModelOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Score a detector or .tflite on annotated faces; without --data on rendered ones."""
+    """Score a detector or model file on annotated faces; without --data on rendered ones."""
     import lmopt
     from lmopt.data.dataset import Split
     from lmopt.detector.contract import BoxSource

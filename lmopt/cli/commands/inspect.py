@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmopt.cli.estimates import show_estimate
-from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
+from lmopt.cli.options import SOURCE, ContractOption, DataOption, JsonOption, SourceArgument
 from lmopt.cli.quantization import show_quantization
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 from lmopt.errors import UsageError
@@ -41,7 +41,7 @@ def inspect(
         str | None,
         typer.Option(
             "--against",
-            metavar="DETECTOR|FILE",
+            metavar=SOURCE,
             help="Float model the quantized one was made of; with --data, errors are measured too.",
             show_default=False,
         ),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lmopt.cli.options import ContractOption, DataOption, JsonOption, SourceArgument
+from lmopt.cli.options import SOURCE, ContractOption, DataOption, JsonOption, SourceArgument
 from lmopt.cli.terminal import ProgressView, note, print_json
 
 
@@ -56,8 +56,8 @@ def train(
         str | None,
         typer.Option(
             "--teacher",
-            metavar="DETECTOR|FILE",
-            help="Detector with weights whose answers join the loss.",
+            metavar=SOURCE,
+            help="Detector with weights (pfld-1.0@weights.npz) whose answers join the loss.",
         ),
     ] = None,
     teacher_weight: Annotated[
@@ -68,8 +68,8 @@ def train(
         str | None,
         typer.Option(
             "--start",
-            metavar="DETECTOR|FILE",
-            help="Detector with weights that layers of the same name start from: dan1 for dan2.",
+            metavar=SOURCE,
+            help="Detector with weights that layers of the same name start from: dan1@weights.npz.",
         ),
     ] = None,
     contract: ContractOption = None,

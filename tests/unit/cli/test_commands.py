@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from lmopt.cli.app import app
@@ -25,6 +26,17 @@ def run(*arguments: object, code: int = 0) -> tuple[str, str]:
 def run_json(*arguments: object) -> Any:
     stdout, _ = run(*arguments, "--json")
     return json.loads(stdout, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["compile", "evaluate", "inspect", "optimize", "search", "sensitivity", "storage", "train"],
+)
+def test_help_names_all_that_a_detector_may_be(command: str) -> None:
+    (argument,) = [p for p in get_command(app).commands[command].params if p.name == "detector"]
+    assert argument.metavar == "DETECTOR|FILE|FOLDER"
+    for part in ("@weights.npz", ".keras", ".h5", ".tflite", "SavedModel folder"):
+        assert part in argument.help
 
 
 def test_inspect_counts_a_detector_without_weights() -> None:

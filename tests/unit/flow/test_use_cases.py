@@ -27,7 +27,7 @@ from lmopt.flow.sources import as_faces, is_rendered, kind_of_faces
 from lmopt.flow.workbench import GraphScorer, Workbench
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Value
-from lmopt.ir.ops import Conv2D, Dense, Mean
+from lmopt.ir.ops import Add, Conv2D, Dense, Mean
 from lmopt.ir.types import Weight
 from lmopt.pipeline.cache import Shelf
 from lmopt.pipeline.manager import Pipeline
@@ -301,6 +301,48 @@ def test_a_folder_named_like_a_detector_does_not_hide_it(
     monkeypatch.chdir(tmp_path)
     assert lmopt.load("basic@none").name == "basic@none"
     assert lmopt.load("basic").graph.parameters == 8_326_340
+
+
+@pytest.mark.parametrize("name", ["empty", "models/gone"])
+def test_a_path_is_not_taken_for_a_detectors_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        lmopt.load(name)
+    wanted = {"empty": "the folder holds no saved_model.pb", "models/gone": "no such model file"}
+    assert (caught.value.what, caught.value.where) == (wanted[name], name)
+    assert "zoo detector" in str(caught.value.hint) and ".keras" in str(caught.value.hint)
+
+
+def test_a_model_of_two_pictures_is_shown_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    edit = Edit("net")
+    left, right = (edit.input(name, (None, 16, 16, 3)) for name in ("left", "right"))
+    kernel = np.ones((3, 10), np.float32)
+    pooled = edit.add("pooled", Mean(), edit.add("sum", Add(), left, right))
+    head = Dense(10, use_bias=False)
+    edit.output("points", edit.add("head", head, pooled, weights={"kernel": kernel}))
+    two = Detector("two", edit.done())
+    bare = tmp_path / "two.tflite"
+    bare.write_bytes(emit(two.graph))
+    assert [entry.name for entry in lmopt.inspect(bare).inputs] == ["left", "right"]
+    (tmp_path / "c.toml").write_text(contract_to_toml(CONTRACT))
+    request = lmopt.OptimizeRequest(
+        target="host", detector=str(bare), contract=tmp_path / "c.toml", data=(folder,)
+    )
+    for use in (
+        lambda: lmopt.compile(two, "fold-batchnorm"),
+        lambda: lmopt.compile(two, "fold-batchnorm", contract=CONTRACT),
+        lambda: lmopt.evaluate(two, folder),
+        lambda: lmopt.evaluate(bare, folder),
+        lambda: lmopt.evaluate(bare, folder, contract=CONTRACT),
+        lambda: lmopt.optimize(request),
+        lambda: lmopt.train(two, folder),
+    ):
+        with pytest.raises(InputError, match=r"2 inputs \('left', 'right'\); wanted one") as caught:
+            use()
+        assert "only input is the picture" in str(caught.value.hint)
 
 
 def test_optimize_takes_any_number_of_landmarks(folder: Path, tmp_path: Path) -> None:

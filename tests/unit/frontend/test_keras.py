@@ -15,9 +15,12 @@ import pytest
 
 from lmopt.errors import InputError
 from lmopt.frontend.keras import read
+from lmopt.ir import ops
 from lmopt.ir.interp import run
 
 INPUT = {"class_name": "InputLayer", "config": {"batch_shape": [None, 4, 4, 2], "name": "image"}}
+
+TENSOR = {"class_name": "__keras_tensor__", "config": {"keras_history": ["image", 0, 0]}}
 
 
 def layer(kind, name="it", **config):
@@ -132,6 +135,23 @@ def halfway(x, axis):
         (layer("GlobalAveragePooling2D"), lambda x: x.mean((1, 2))),
         (layer("Reshape", target_shape=[8, -1]), lambda x: x.reshape(-1, 8, 4)),
         (layer("Dropout", rate=0.5), lambda x: x),
+        (layer("ELU", alpha=0.5), lambda x: np.where(x > 0, x, 0.5 * np.expm1(x))),
+        (layer("Activation", activation="mish"), lambda x: x * np.tanh(np.log1p(np.exp(x)))),
+        (
+            layer("Gelu", approximate=True),
+            lambda x: x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
+        ),
+        (
+            layer("LayerNormalization", scale=False, center=False, epsilon=0.5),
+            lambda x: (x - x.mean(3, keepdims=True)) / (x.var(3, keepdims=True) + 0.5) ** 0.5,
+        ),
+        *(
+            (
+                layer("Pad", pad_width=[[0, 0], [1, 0], [0, 2], [0, 0]], mode=mode),
+                lambda x, mode=mode: np.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), mode),
+            )
+            for mode in ("constant", "reflect", "symmetric")
+        ),
     ],
 )
 def test_a_layer_without_weights_computes_what_its_settings_say(model, made, want):
@@ -206,7 +226,13 @@ def test_calls_may_stand_before_what_feeds_them(model):
         (layer("Dense", units=2), "0 weights in the file; wanted 2 (kernel, bias)"),
         (layer("Dense", units=2, dtype={"config": {"mode": "int8"}}), "dtype is"),
         (layer("BatchNormalization", axis=1), "axis is 1"),
-        (layer("PReLU", shared_axes=None), "shared_axes is None"),
+        (layer("PReLU", shared_axes=[4]), "shared_axes is [4]"),
+        (layer("Activation", activation="gelu"), "activation is 'gelu'"),
+        (layer("Gelu", approximate=False), "approximate is False; wanted true"),
+        (layer("LayerNormalization", axis=0), "axis is 0"),
+        (layer("LayerNormalization", rms_scaling=True), "rms_scaling is True"),
+        (layer("Pad", pad_width=[[0, 0], [1, 1], [1, 1], [1, 0]]), "pad_width is"),
+        (layer("Pad", pad_width=[[0, 0], [1, 1], [1, 1], [0, 0]], mode="wrap"), "mode is 'wrap'"),
         (layer("Reshape", target_shape=[5]), "reshape cannot put"),
         (layer("Rescaling", scale="x"), "scale is 'x'"),
         (layer("Rescaling", scale=1e39), "numbers that float32 holds"),
@@ -233,7 +259,10 @@ def test_a_layer_that_cannot_be_read_is_named(model, made, message):
         ([[["image", 0, 0, {"training": True}]]], "training=True"),
         ([[["image", 0, 0, {}], 7]], "cannot be read"),
         ([{"args": [{"class_name": "__keras_tensor__", "config": {}}]}], "cannot be read"),
-        ([{"args": [{"class_name": "__lambda__"}], "kwargs": {}}], "cannot be read"),
+        ([{"args": [{"class_name": "__lambda__"}], "kwargs": {}}], "called with __lambda__"),
+        ([{"args": [TENSOR, "mean"], "kwargs": {}}], "called with 'mean'"),
+        ([[["image", 0, 0, {"mask": None, "training": [1]}]]], "called with training=[1]"),
+        ([[["_CONSTANT_VALUE", -1, [1.0, 2.0], {}]]], "called with [1.0, 2.0]"),
         ("image", "no list"),
         ([], "called with 0 operands"),
     ],
@@ -242,6 +271,90 @@ def test_a_call_that_cannot_be_read_is_named(model, nodes, message):
     it = {**layer("ReLU"), "name": "it", "inbound_nodes": nodes}
     error = refused(archive(model, functional(it, outputs=[["it", 0, 0]])))
     assert message in error.what and "'it' (ReLU)" in error.where
+
+
+def piece(start=None, stop=None, step=None):
+    return {"start": start, "stop": stop, "step": step}
+
+
+def three(*items):
+    """A slice as Keras 3 writes it."""
+    kinds = [{"class_name": "__slice__", "config": i} if isinstance(i, dict) else i for i in items]
+    node = {"args": [TENSOR, kinds if len(kinds) > 1 else kinds[0]], "kwargs": {}}
+    return {**layer("GetItem"), "name": "it", "inbound_nodes": [node]}
+
+
+def two(*items):
+    """The same as Keras 2 writes it."""
+    node = ["image", 0, 0, {"slice_spec": list(items)}]
+    it = layer("SlicingOpLambda", function="__operators__.getitem")
+    return {**it, "name": "it", "inbound_nodes": [node]}
+
+
+@pytest.mark.parametrize("write", [two, three])
+@pytest.mark.parametrize(
+    ("items", "begin", "size", "stride"),
+    [
+        ((piece(), piece(step=2), piece(None, -1)), (0, 0, 0), (-1, 3, -1), (2, 1, 1)),
+        ((piece(0), piece(1, 99), piece(-3, -1), piece()), (1, 1, 0), (-1, 2, -1), (1, 1, 1)),
+        ((piece(), piece(-9), piece(), piece(1)), (0, 0, 1), (-1, -1, -1), (1, 1, 1)),
+        ((piece(),), (0, 0, 0), (-1, -1, -1), (1, 1, 1)),
+    ],
+)
+def test_brackets_are_a_slice(model, write, items, begin, size, stride):
+    graph = read(archive(model, functional(write(*items), outputs=["it", 0, 0])))
+    assert [node.name for node in graph.nodes] == ["image", "it"]
+    assert graph.node("it").op == ops.Slice(begin, size, stride)
+
+
+def test_numbers_and_an_ellipsis_in_brackets(model):
+    it = three(piece(), -1, piece(), piece(1))
+    it["inbound_nodes"][0]["args"][1][2] = {"class_name": "__ellipsis__", "config": {}}
+    graph = read(archive(model, functional(it, outputs=["it", 0, 0])))
+    x = np.random.default_rng(3).normal(size=(2, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(run(graph, {"image": x})["it"], x[:, -1, ..., 1:])
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ((piece(), piece(step=-1)), "it takes [:, ::-1]; wanted slices with steps above 0"),
+        ((piece(), piece(step=0)), "it takes [:, ::0]; wanted slices"),
+        ((piece(), None), "it takes [:, newaxis]; wanted slices"),
+        ((piece(), 4), "it takes [:, 4]; wanted slices"),
+        ((piece(1),), "it takes [1:] of [None, 4, 4, 2]; wanted"),
+        ((0, piece(1, 2)), "it takes [0, 1:2] of"),
+        ((piece(),) * 5, "it takes [:, :, :, :, :] of"),
+        ((piece(), piece(4)), "it takes nothing"),
+        ((piece(), [0, 2]), "its index holds [0, 2]"),
+        ((piece(), ["image", 0, 0]), "its index holds ['image', 0, 0]"),
+        ((piece(), piece("a")), "its index holds {"),
+    ],
+)
+def test_brackets_that_no_slice_says_are_named(model, items, message):
+    error = refused(archive(model, functional(two(*items), outputs=["it", 0, 0])))
+    assert error.what.startswith(message) and "layer 'it' (SlicingOpLambda)" in error.where
+    assert "damaged" not in error.hint
+
+
+@pytest.mark.parametrize(
+    ("made", "nodes", "message"),
+    [
+        (layer("Attention"), [{"args": [{"class_name": "x"}]}], "lmopt knows no layer Attention"),
+        (layer("Einsum"), [{"args": ["ab,bc->ac", TENSOR]}], "lmopt knows no layer Einsum"),
+        (layer("Mask"), [[["image", 0, 0, {"mask": [1]}]]], "lmopt knows no layer Mask"),
+        (
+            layer("TFOpLambda", function="einsum"),
+            [["image", 0, 0, {"equation": "a"}]],
+            "its function is 'einsum'; wanted one of",
+        ),
+    ],
+)
+def test_an_unknown_layer_is_named_whatever_it_is_called_with(model, made, nodes, message):
+    it = {**made, "name": "it", "inbound_nodes": nodes}
+    error = refused(archive(model, functional(it, outputs=[["it", 0, 0]])))
+    assert error.what.startswith(message) and "cut the model before it" in error.hint
+    assert f"layer 'it' ({made['class_name']})" in error.where
 
 
 @pytest.mark.parametrize("outputs", [None, [], [["it"]], [["gone", 0, 0]], [["it", 0, True]]])
