@@ -13,21 +13,20 @@ def detectors(json: JsonOption = False) -> None:
     from lmopt import zoo
 
     found = [
-        {
-            "name": name,
-            "title": entry.title,
-            "parameters": zoo.load(f"{name}@{zoo.NO_WEIGHTS}").graph.parameters,
-            "weights": list(zoo.shipped_weights(name)),
-        }
-        for name, entry in zoo.DETECTORS.items()
+        (name, zoo.load(f"{name}@{zoo.NO_WEIGHTS}").graph.parameters, zoo.shipped_weights(name))
+        for name in zoo.DETECTORS
     ]
+    titles = [entry.title for entry in zoo.DETECTORS.values()]
     if json:
-        print_json({"detectors": found})
+        listed = [
+            {"name": name, "title": title, "parameters": parameters, "weights": weights}
+            for (name, parameters, weights), title in zip(found, titles, strict=True)
+        ]
+        print_json({"detectors": listed})
         return
     shown = table("detector", "parameters", "weights", "what it is", right=("parameters",))
-    for each in found:
-        weights = ", ".join(each["weights"]) or "none"
-        shown.add_row(each["name"], f"{each['parameters']:,}", weights, each["title"])
+    for (name, parameters, weights), title in zip(found, titles, strict=True):
+        shown.add_row(name, f"{parameters:,}", ", ".join(weights) or "none", title)
     console().print(shown)
     typer.echo(
         "NAME@WEIGHTS takes weights of the list or a .npz that `lmopt train` wrote, NAME@none\n"
