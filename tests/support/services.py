@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lmopt.calibration.kernel_inputs import moments_of
+from lmopt.detector.contract import Contract, CropRule
+from lmopt.detector.scheme import scheme_for
 from lmopt.ir import DType, Graph, Value, ValueRange
 from lmopt.ir.interp import run
 from lmopt.pipeline.base import Need, PassContext
@@ -188,11 +190,18 @@ def answers_of(graph: Graph) -> np.ndarray:
     return next(iter(run(graph, inputs).values()))
 
 
+CONTRACT = Contract(
+    *(16, 16, "rgb", (0.0,) * 3, (1.0,) * 3, CropRule("landmarks", 1.25, True)),
+    *("landmarks", "xyxy", "unit", scheme_for(5)),
+)
+
+
 def full_context(seed: int = 0) -> PassContext:
-    """A context with every service that a registered pass may need."""
+    """A context with all that a registered pass may need."""
     services = {
         Need.TRAINER: NudgingTrainer(),
         Need.CALIBRATOR: DrawnCalibrator(),
         Need.SCORER: DistanceScorer(),
     }
-    return PassContext(seed=seed, services=services, target=load_target("velvet-gpu"))
+    target = load_target("velvet-gpu")
+    return PassContext(seed=seed, services=services, target=target, contract=CONTRACT)

@@ -7,28 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmopt.detector.contract import Contract, CropRule
-from lmopt.detector.scheme import scheme_for
 from lmopt.errors import PassError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.ops import Dense, Relu, Reshape
 from lmopt.zoo import initialize
 from lmopt_passes.debias import Debias
-from tests.support.services import DrawnCalibrator, answers_of, full_context
-
-CONTRACT = Contract(
-    height=8,
-    width=8,
-    color="gray",
-    mean=(0.0,),
-    std=(255.0,),
-    crop=CropRule("landmarks", 1.25, True),
-    output="points",
-    order="xyxy",
-    unit="pixel",
-    scheme=scheme_for(5),
-)
+from tests.support.services import CONTRACT, DrawnCalibrator, answers_of, full_context
 
 
 def detector(kind: str) -> Graph:
@@ -40,7 +25,7 @@ def detector(kind: str) -> Graph:
         x = edit.add("answer", Reshape((5, 2)), x)
     elif kind == "clipped":
         x = edit.add("answer", Relu(), x)
-    edit.output("points", x)
+    edit.output("landmarks", x)
     return initialize(edit.done(), 3)
 
 
@@ -50,7 +35,7 @@ def test_the_mean_answer_becomes_the_mean_annotation(kind: str, order: str, unit
     contract = replace(CONTRACT, order=order, unit=unit)
     graph = detector(kind)
     made = Debias().apply(graph, replace(full_context(), contract=contract))
-    drawn = DrawnCalibrator().means(made.graph, [dict(made.graph.outputs)["points"]], faces=4)
+    drawn = DrawnCalibrator().means(made.graph, [dict(made.graph.outputs)["landmarks"]], faces=4)
     (mean,) = drawn.values()
     wanted = DrawnCalibrator().mean_landmarks(faces=4)
     np.testing.assert_allclose(contract.decode(mean[None])[0], wanted, atol=1e-6)
@@ -62,6 +47,6 @@ def test_the_mean_answer_becomes_the_mean_annotation(kind: str, order: str, unit
 
 
 def test_what_the_contract_does_not_fit_is_refused() -> None:
-    context = replace(full_context(), contract=replace(CONTRACT, output="landmarks"))
-    with pytest.raises(PassError, match="no output 'landmarks'"):
+    context = replace(full_context(), contract=replace(CONTRACT, output="points"))
+    with pytest.raises(PassError, match="no output 'points'"):
         Debias().apply(detector("plain"), context)

@@ -244,8 +244,9 @@ def test_training_gives_float_weights_and_ranges_on_the_grid(
         steps = np.rint(np.abs(wanted[name] - got[name].numpy()) / step)
         # A tie that falls the other way may be worth two steps of a finer grid behind it.
         assert np.mean(steps > 1) < 1e-3
-        # The dark background is one value many times over, so one tie counts many times.
-        assert np.mean(steps > 0) < 0.1
+        # The dark background is one value many times over, so one tie counts many times; which
+        # values are ties depends on the processor's arithmetic. A wrong grid moves nearly all.
+        assert np.mean(steps > 0) < 0.3
 
 
 def test_batch_norm_is_refused() -> None:
