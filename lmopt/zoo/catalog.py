@@ -31,12 +31,14 @@ class Entry:
         build: Returns the uninitialised graph; None where there is no folded form.
         folded: Returns the graph without batch norms, or None.
         contract: What it eats and gives.
+        begins: A detector that begins with this one, so that its weights serve for both.
     """
 
     title: str
     build: Callable[[], Graph]
     contract: Contract
     folded: Callable[[], Graph] | None = None
+    begins: str | None = None
 
 
 def _contract(size: int, channels: int) -> Contract:
@@ -67,12 +69,13 @@ def _pooled(name: str, title: str, pools: int) -> Entry:
     return Entry(title, partial(pooled.build, name, pools), _contract(pooled.SIZE, 1))
 
 
-def _dan(name: str, stages: int) -> Entry:
+def _dan(name: str, stages: int, begins: str | None = None) -> Entry:
     return Entry(
         f"DAN, {stages} stage{'s' if stages > 1 else ''}, {dan.SIZE}x{dan.SIZE} gray",
         partial(dan.build, name, stages),
         _contract(dan.SIZE, 1),
         partial(dan.build, name, stages, folded=True),
+        begins,
     )
 
 
@@ -88,7 +91,7 @@ def _hrnet(name: str) -> Entry:
 DETECTORS: Mapping[str, Entry] = {
     "pfld-1.0": _pfld("pfld-1.0", "PFLD, full width, 112x112 RGB", pfld.FULL),
     "pfld-0.25": _pfld("pfld-0.25", "PFLD, bottlenecks x0.25, 112x112 RGB", pfld.QUARTER),
-    "dan1": _dan("dan1", 1),
+    "dan1": _dan("dan1", 1, begins="dan2"),
     "dan2": _dan("dan2", 2),
     "hrnet-w18": _hrnet("hrnet-w18"),
     "basic": _pooled("basic", "three convolutions, three max-poolings, 96x96 gray", 3),
@@ -107,8 +110,9 @@ def load(spec: str) -> Detector:
     """Returns a zoo detector for `NAME` or `NAME@WEIGHTS`.
 
     `NAME` alone takes the synthetic weights where they are shipped, else none; `NAME@none` takes
-    none on purpose; `NAME@PATH.npz` takes those of a weight archive, as `lmopt train` writes it.
-    Without weights the detector is uninitialised and knows its train command.
+    none on purpose; `NAME@PATH.npz` takes those of a weight archive, as `lmopt train` writes it, of
+    this detector or, for dan1, of dan2, which begins with it. Without weights the detector is
+    uninitialised and knows its train command.
 
     Raises:
         UsageError: Unknown detector or weights, with what there is.
@@ -138,17 +142,27 @@ def load(spec: str) -> Detector:
 
 def _with_archive(name: str, path: Path) -> Detector:
     entry, arrays = DETECTORS[name], read_archive(path)
-    graph = with_weights(_form(entry, arrays), arrays, str(path))
+    own = _beginning(entry, arrays) or arrays
+    graph = with_weights(_form(entry, own), own, str(path))
     return Detector(f"{name}@{path}", graph, entry.contract)
+
+
+def _beginning(entry: Entry, arrays: Arrays) -> Arrays | None:
+    """Returns a detector's own part of the weights of the one it begins; None for other weights."""
+    if entry.begins is None or _names(_form(DETECTORS[entry.begins], arrays)) != arrays.keys():
+        return None
+    return {name: arrays[name] for name in _names(_form(entry, arrays))}
 
 
 def _form(entry: Entry, arrays: Arrays) -> Graph:
     graph = entry.build()
-    if entry.folded is None or all(
-        f"{n.name}/{k}" in arrays for n in graph.nodes for k in n.weights
-    ):
+    if entry.folded is None or _names(graph) <= arrays.keys():
         return graph
     return entry.folded()
+
+
+def _names(graph: Graph) -> set[str]:
+    return {f"{node.name}/{key}" for node in graph.nodes for key in node.weights}
 
 
 def _suggest(name: str, known: Sequence[str], noun: str) -> str:

@@ -7,7 +7,7 @@ from lmopt import zoo
 from lmopt.errors import InputError, UsageError
 from lmopt.pipeline.base import PassContext
 from lmopt.pipeline.manager import Pipeline
-from lmopt.zoo import catalog, pfld
+from lmopt.zoo import catalog, dan, pfld
 
 COUNTS = {
     "pfld-1.0": 1_236_544,
@@ -84,6 +84,27 @@ def test_shipped_weights_load_in_the_form_they_were_written(
     assert detector.name == "pfld-0.25@synthetic"
     assert detector.graph.digest() == graph.digest()
     assert ("stem_bn" in detector.graph) is not folded
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_shorter_cascade_takes_its_part_of_a_longer_ones_weights(
+    folded: bool, tmp_path: Path
+) -> None:
+    long = zoo.initialize(dan.build("dan2", 2, folded=folded), 3)
+    zoo.write_archive(long, tmp_path / "dan2.npz", half=False)
+    short = zoo.load(f"dan1@{tmp_path / 'dan2.npz'}").graph
+    assert "stage2_offset" not in short
+    for node in short.nodes:
+        for key, weight in node.weights.items():
+            np.testing.assert_array_equal(weight.real(), long.node(node.name).weight(key).real())
+
+
+def test_weights_with_foreign_layers_are_no_longer_cascade(tmp_path: Path) -> None:
+    zoo.write_archive(zoo.initialize(dan.build("dan1", 1), 3), tmp_path / "dan1.npz")
+    arrays = zoo.read_archive(tmp_path / "dan1.npz")
+    np.savez(tmp_path / "more.npz", **arrays, **{"stage2_offset/kernel": np.zeros(3)})
+    with pytest.raises(InputError, match=r"1 unknown \(first: stage2_offset/kernel\)"):
+        zoo.load(f"dan1@{tmp_path / 'more.npz'}")
 
 
 def test_half_weights_come_back_rounded(tmp_path: Path) -> None:
