@@ -4,7 +4,9 @@
         --peers --edge-python ENVIRONMENT/bin/python
 
 Differences are paired by test face, with a 95 % bootstrap interval. What is trained is compared
-with the same float weights fine-tuned on as many images; everything else with the float file.
+with the same float weights fine-tuned on as many images; everything else with the float file. One
+training differs from the next by more than what rounding costs, so every training is run with
+`--seeds` seeds, and a face's error is the mean over them.
 `--peers` adds TFLiteConverter and tfmot; `--edge-python` adds ai-edge-quantizer, which wants an
 environment of its own (`pip install ai-edge-quantizer==0.10.0`). All calibrate on the same faces.
 The files are timed in one interleaved run, one thread.
@@ -53,15 +55,17 @@ class Row:
 
     Attributes:
         name: In the table; files of lmopt have their pipeline.
-        make: Gives the file's bytes.
+        make: Gives the file's bytes for a seed.
         against: Row whose faces it is compared with; None for a file in float.
         output: The output's name where it is not the contract's.
+        seeds: How many files to make: one where nothing is trained.
     """
 
     name: str
-    make: Callable[[], bytes]
+    make: Callable[[int], bytes]
     against: str | None = FLOAT
     output: str | None = None
+    seeds: int = 1
 
 
 @dataclass
@@ -71,6 +75,7 @@ class Subject:
     name: str
     data: list[Path]
     plan: TrainingPlan
+    seeds: int
 
     @cached_property
     def contract(self) -> Contract:
@@ -89,8 +94,8 @@ class Subject:
     def keras(self) -> Any:
         return peers.keras_model(folded(zoo.load(self.name).graph))
 
-    def compiled(self, passes: str) -> Callable[[], bytes]:
-        return lambda: lmopt.compile(self.name, passes, data=self.faces).data
+    def compiled(self, passes: str) -> Callable[[int], bytes]:
+        return lambda seed: lmopt.compile(self.name, passes, data=self.faces, seed=seed).data
 
     def own(self) -> list[Row]:
         options = f"epochs={self.plan.epochs:g}, learning-rate={self.plan.learning_rate:g}"
@@ -107,27 +112,31 @@ class Subject:
         ]
         if not self.plan.epochs:
             return rows
+        tuned = self.compiled(f"{FOLD},finetune{{{options}}}")
         return [
             *rows,
-            Row(TUNED, self.compiled(f"{FOLD},finetune{{{options}}}"), None),
-            *(Row(name, self.compiled(f"{FOLD},{text}"), TUNED) for name, text in trained.items()),
+            Row(TUNED, tuned, None, seeds=self.seeds),
+            *(
+                Row(name, self.compiled(f"{FOLD},{text}"), TUNED, seeds=self.seeds)
+                for name, text in trained.items()
+            ),
         ]
 
     def tensorflow(self) -> list[Row]:
-        rows = [Row("TFLiteConverter int8", lambda: peers.converted(self.keras, self.crops))]
+        rows = [Row("TFLiteConverter int8", lambda _: peers.converted(self.keras, self.crops))]
         if self.plan.epochs:
-            rows.append(Row("tfmot qat int8", self._tfmot, TUNED, "quant_landmarks"))
+            rows.append(Row("tfmot qat int8", self._tfmot, TUNED, "quant_landmarks", self.seeds))
         return rows
 
-    def _tfmot(self) -> bytes:
+    def _tfmot(self, seed: int) -> bytes:
         faces = TrainingFaces(self.faces.split("train"), self.contract)
-        return peers.tfmot_trained(self.keras, faces, self.contract, self.plan)
+        return peers.tfmot_trained(self.keras, faces, self.contract, self.plan, seed)
 
     def edge(self, python: Path) -> list[Row]:
         source = peers.converted(self.keras)
 
-        def quantized(recipe: str) -> Callable[[], bytes]:
-            return lambda: peers.edge_quantized(source, self.crops, recipe, python)
+        def quantized(recipe: str) -> Callable[[int], bytes]:
+            return lambda _: peers.edge_quantized(source, self.crops, recipe, python)
 
         return [
             Row("ai-edge-quantizer int8", quantized("static_wi8_ai8")),
@@ -142,11 +151,12 @@ def main() -> None:
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--epochs", type=float, default=3.0, help="0: nothing that trains")
     parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
     parser.add_argument("--peers", action="store_true", help="TFLiteConverter and tfmot too")
     parser.add_argument("--edge-python", type=Path, help="interpreter with ai-edge-quantizer")
     args = parser.parse_args()
     plan = TrainingPlan(epochs=args.epochs, learning_rate=args.learning_rate)
-    subject = Subject(args.detector, args.data, plan)
+    subject = Subject(args.detector, args.data, plan, args.seeds)
     rows = subject.own()
     if args.peers:
         rows += subject.tensorflow()
@@ -170,14 +180,14 @@ def judged(rows: list[Row], subject: Subject) -> list[dict[str, Any]]:
     for row in rows:
         start = time.monotonic()
         try:
-            data = row.make()
-            seconds[row.name] = time.monotonic() - start
-            judges[row.name] = Judge.of(data, row, subject)
+            made = [row.make(seed) for seed in range(row.seeds)]
+            seconds[row.name] = (time.monotonic() - start) / row.seeds
+            judges[row.name] = Judge.of(made, row, subject)
         except LmoptError as error:
             failed.append({"name": row.name, "failed": str(error)})
             print(f"{row.name:24s} failed: {error}", flush=True)
             continue
-        files[row.name] = data
+        files[row.name] = made[0]
         print(f"made {row.name} in {seconds[row.name]:.0f} s", flush=True)
     times = compare({row.name: files[row.name] for row in rows if row.name in files})
     table = []
@@ -192,6 +202,7 @@ def judged(rows: list[Row], subject: Subject) -> list[dict[str, Any]]:
             "latency_ms": times[row.name, 1].p50,
             "time_over_float": [speed.value, speed.low, speed.high],
             **one.score.to_json(),
+            "nme_percent_of_seeds": [score.nme_percent for score in one.scores],
         }
         text = f"{row.name:24s} NME {one.score.nme_percent:.3f} %"
         if row.against is not None:
@@ -211,25 +222,34 @@ def judged(rows: list[Row], subject: Subject) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """What a file finds on the test faces."""
+    """What the files of a row find on the test faces, one file per seed."""
 
-    score: Score
-    points: NDArray[np.float64]
+    scores: tuple[Score, ...]
+    points: tuple[NDArray[np.float64], ...]
     protocol: ScoringProtocol
 
     @classmethod
-    def of(cls, data: bytes, row: Row, subject: Subject) -> Judge:
+    def of(cls, files: list[bytes], row: Row, subject: Subject) -> Judge:
         contract = subject.contract
         if row.output is not None:
             contract = replace(contract, output=row.output)
         protocol = ScoringProtocol(contract, subject.faces.split("test"))
-        return cls(protocol.score(data), protocol.predict(data), protocol)
+        return cls(tuple(map(protocol.score, files)), tuple(map(protocol.predict, files)), protocol)
+
+    @cached_property
+    def score(self) -> Score:
+        """Returns the score with every face's error averaged over the seeds."""
+        mean = np.mean([score.per_face for score in self.scores], axis=0)
+        return replace(self.scores[0], per_face=tuple(mean.tolist()))
 
     def largest_shift_percent(self, other: Judge) -> float:
-        """Returns how far any landmark of any face lies from where the other file finds it."""
-        away = point_errors(self.points, other.points).max(axis=1)
+        """Returns how far any landmark of any face lies from where the other's files find it."""
         size = normalising_distance(self.protocol.truth, self.protocol.contract.scheme)
-        return float(np.max(100.0 * away / size))
+        return max(
+            float(np.max(100.0 * point_errors(mine, theirs).max(axis=1) / size))
+            for mine in self.points
+            for theirs in other.points
+        )
 
 
 if __name__ == "__main__":

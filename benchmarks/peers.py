@@ -143,7 +143,7 @@ def edge_quantized(source: bytes, crops: Crops, recipe: str, python: Path) -> by
 
 
 def tfmot_trained(
-    model: Any, faces: TrainingFaces, contract: Contract, plan: TrainingPlan
+    model: Any, faces: TrainingFaces, contract: Contract, plan: TrainingPlan, seed: int
 ) -> bytes:
     """Returns tfmot's default quantization-aware training of a model, converted to full int8.
 
@@ -167,7 +167,7 @@ def tfmot_trained(
         optimizer.apply_gradients(zip(gradients, quantized.trainable_variables, strict=True))
         return loss
 
-    batches = faces.batches(plan.batch, seed=0)
+    batches = faces.batches(plan.batch, seed=seed)
     for number in range(steps):
         warm = min(1.0, (number + 1) / max(1, plan.warmup_steps))
         cosine = 0.5 * (1.0 + math.cos(math.pi * number / steps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +15,14 @@ from lmopt.errors import InputError
 from lmopt.runtime.runner import Start
 
 RESAMPLES = 1000
+NORMAL_95 = 1.96
+"""Standard deviations to both sides that hold 95 % of a normal distribution."""
+PROCESS_SPREAD = 0.0025
+"""Standard deviation of the logarithmic ratio of one file's times in two processes.
+
+More rounds do not tell it: where a process lies in memory stays. Measured with pfld-0.25 in twelve
+pairs of processes, 120 rounds each, on an AMD EPYC with AVX-512: 0.0021.
+"""
 BUSY_CORES = 0.25
 
 Xla = Literal["on", "off"]
@@ -165,7 +174,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of medians with its 95 % interval."""
+    """How many times one latency is another, with its 95 % interval."""
 
     value: float
     low: float
@@ -180,22 +189,34 @@ class Ratio:
 
 
 def ratio(a: Measurement, b: Measurement) -> Ratio:
-    """Returns how many times `a`'s median is `b`'s: above 1 means that `b` is faster.
+    """Returns how many times `a`'s time is `b`'s: above 1 means that `b` is faster.
 
-    The bootstrap draws the same rounds for both, so that what disturbed a round cancels.
+    Rounds are compared one by one, so that what disturbed a round cancels, also where a machine
+    changes between a fast and a slow state: the median over all pairs of rounds of the mean of both
+    rounds' logarithmic ratios, with the interval of the signed-rank test, widened by what two
+    processes with the same file differ by.
 
     Raises:
         InputError: They were not measured interleaved in one run.
+
+    Source: Hodges and Lehmann, "Estimates of Location Based on Rank Tests", 1963, and the normal
+        approximation of Wilcoxon's signed-rank statistic for the interval.
     """
     if a.session != b.session or a.rounds != b.rounds:
         raise InputError(
             "a ratio of latencies that were not measured interleaved in one run is not to be had",
             hint="measure both in one call: lmopt measure A.tflite --against B.tflite",
         )
-    draws = _draws(a.rounds)
-    ratios = a._medians(draws) / b._medians(draws)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return Ratio(a.p50 / b.p50, float(low), float(high))
+    logs = np.log(np.median(a._rounds, axis=1)) - np.log(np.median(b._rounds, axis=1))
+    means = np.sort(((logs[:, None] + logs) / 2)[np.triu_indices(a.rounds)])
+    deviation = math.sqrt(a.rounds * (a.rounds + 1) * (2 * a.rounds + 1) / 24)
+    outside = max(0, math.floor(len(means) / 2 - NORMAL_95 * deviation))
+    value = float(np.median(means))
+    below, above = (
+        math.hypot(value - means[end], NORMAL_95 * PROCESS_SPREAD)
+        for end in (outside, -1 - outside)
+    )
+    return Ratio(math.exp(value), math.exp(value - below), math.exp(value + above))
 
 
 def _draws(rounds: int) -> NDArray[np.intp]:
