@@ -167,7 +167,7 @@ def main() -> None:
     print(f"float, given boxes: NME {given.nme_percent:.3f} % on {given.faces} faces")
     table.append({"name": "float, given boxes", **given.to_json()})
     RESULTS.mkdir(exist_ok=True)
-    out = RESULTS / f"quantization_{args.detector}.json"
+    out = RESULTS / f"quantization_{args.detector.replace('/', '-')}.json"
     out.write_text(json.dumps(table, indent=1) + "\n")
 
 

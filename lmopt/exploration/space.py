@@ -146,6 +146,11 @@ class SearchSpace:
             for place, stage in enumerate(self.stages, start=1)
             if len(stage) > 1
         }
+        choices = {
+            place: stage
+            for place, stage in enumerate(self.stages, start=1)
+            if len(stage) > 1 or ranges(stage[0])
+        }
         found: list[dict[str, Any]] = []
         for place, stage in enumerate(self.stages, start=1):
             for text in stage:
@@ -156,7 +161,7 @@ class SearchSpace:
                 for other, alternatives in enumerate(self.stages, start=1):
                     taken = chosen.get(_stage_name(other), alternatives[0])
                     chosen.update({n: r.middle for n, r in _named_ranges(other, taken)})
-                texts = {chosen.get(_stage_name(k), s[0]) for k, s in enumerate(self.stages, 1)}
+                texts = {chosen.get(_stage_name(k), texts[0]) for k, texts in choices.items()}
                 if chosen not in found and texts != {""}:
                     found.append(chosen)
         return tuple(found)

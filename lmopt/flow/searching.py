@@ -41,6 +41,8 @@ SMALLER = (
 """Stages of alternatives that make a detector smaller, with the numbers that are worth trying."""
 RECOVERY = "finetune{learning-rate=1e-3,distill=0.5}"
 FURTHER = "prune{amount=0.3}"
+LAST = "debias"
+"""What every candidate gains by when its weights are final: it costs nothing at run time."""
 
 
 def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
@@ -189,6 +191,7 @@ def space_for(target: Target) -> SearchSpace:
     storage, as far as they are legal there; on this host, where each file is measured, int8 too.
     """
     installed_ones = installed().targets
+    last = ((LAST,),) if LAST in installed_ones else ()
     stored = ("float32", target.preferred, *(("int8",) if target.name == HOST else ()))
     forms = [form for form in dict.fromkeys(stored) if target.rule(form).legal]
     endings = (str(of_form(form)).removeprefix(BASELINE).lstrip(",") for form in forms)
@@ -197,14 +200,17 @@ def space_for(target: Target) -> SearchSpace:
             ("", *(text for text in texts if text.partition("{")[0] in installed_ones))
             for texts in SMALLER
         ),
-        after=(tuple(endings),),
+        after=(*last, tuple(endings)),
         recovery=RECOVERY,
         further=FURTHER if FURTHER.partition("{")[0] in installed_ones else "",
     )
 
 
 def fitted(space: SearchSpace, bench: Workbench, listen: Listener = ignore) -> SearchSpace:
-    """Returns the space without alternatives that this detector does not take at all."""
+    """Returns the space without what this detector does not take at all.
+
+    That is, alternatives before the recovery, and stages behind it that leave no choice.
+    """
 
     def fits(text: str) -> bool:
         try:
@@ -217,4 +223,5 @@ def fitted(space: SearchSpace, bench: Workbench, listen: Listener = ignore) -> S
     before = (tuple(text for text in stage if fits(text)) for stage in space.before)
     further = space.further if fits(space.further) else ""
     kept = tuple(stage for stage in before if stage and stage != ("",))
-    return replace(space, before=kept, further=further)
+    after = tuple(stage for stage in space.after if len(stage) > 1 or fits(stage[0]))
+    return replace(space, before=kept, after=after, further=further)

@@ -58,7 +58,7 @@ CHANNELS: tuple[int, ...] = (
     *(8, 12, 16, 18, 24, 32, 36, 40, 48, 64, 72, 80),
     *(96, 112, 128, 144, 160, 192, 224, 256, 320, 384, 512),
 )
-MIXED = 90
+MIXED = 110
 MIXED_MACS = 5e5, 6e8
 FOOTPRINTS = (0.0, 0.25e6, 1e6, 4e6, 16e6, 48e6)
 """Bytes of weights between which as many mixed networks are drawn: caches hold the first."""
@@ -360,4 +360,18 @@ def _dense_block(rng: np.random.Generator, net: _Net, width: int, step: int) -> 
         net.put(AvgPool2D((2, 2), (2, 2), "valid"))
 
 
-_BLOCKS = (_inverted, _plain, _residual, _separable, _excited, _dense_block)
+def _two_scales(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
+    """Adds maps of two sizes beside each other that then join, so that one waits for the other."""
+    high, (side, _, channels) = net.value, net.shape
+    low = net.put(Conv2D(2 * channels, (3, 3), (2, 2), activation="relu"))
+    for _ in range(int(rng.integers(1, 4))):
+        high = net.put(Conv2D(channels, (3, 3), activation="relu"), high)
+        low = net.put(Conv2D(2 * channels, (3, 3), activation="relu"), low)
+    net.put(Conv2D(channels, (1, 1)), low)
+    raised = net.put(_pick(rng, (ResizeBilinear, ResizeNearest))((side, side)))
+    net.put(Add("relu"), raised, high)
+    if step > 1:
+        net.put(MaxPool2D((2, 2), (2, 2), "valid"))
+
+
+_BLOCKS = (_inverted, _plain, _residual, _separable, _excited, _dense_block, _two_scales)

@@ -94,6 +94,14 @@ def test_the_design_varies_one_stage_at_a_time() -> None:
     ]
 
 
+def test_the_design_leaves_out_what_only_has_a_stage_without_a_choice() -> None:
+    space = SearchSpace(before=(("", "drop-block"),), after=(("debias",), ("", "quantize-int8")))
+    assert [list(found.values()) for found in space.design()] == [
+        ["drop-block", ""],
+        ["", "quantize-int8"],
+    ]
+
+
 def test_the_size_counts_every_sketch() -> None:
     assert SPACE.size == (1 + 3) * 4 * 2
 
