@@ -9,7 +9,7 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,12 +20,25 @@ from typing import IO, Self
 from lmopt.errors import BackendError
 
 
+VECTORS = {
+    "amx_int8": "AMX",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX2 VNNI",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "i8mm": "int8 matrices",
+    "asimddp": "dot products",
+}
+"""Instruction sets by the kernel's names of their flags, the fastest on 8 bits first."""
+
+
 @dataclass(frozen=True)
 class Host:
     """What decides how fast models run here.
 
     Attributes:
-        cpu: Model name of the CPU.
+        cpu: Model name of the CPU, and what it computes vectors with: one name may stand for
+            machines of which only some have fast 8-bit arithmetic.
         cores: Logical CPUs this process may use.
         flags: 8 hex digits over the CPU's instruction-set flags.
         litert: Version of the LiteRT runtime.
@@ -53,7 +66,7 @@ def describe() -> Host:
     """Returns the machine this process runs on."""
     name, flags = _cpu()
     return Host(
-        cpu=name,
+        cpu=f"{name}{_vectors(flags)}",
         cores=usable_cores(),
         flags=hashlib.blake2b(" ".join(sorted(flags)).encode(), digest_size=4).hexdigest(),
         litert=version("ai-edge-litert"),
@@ -77,6 +90,11 @@ def _cpu() -> tuple[str, tuple[str, ...]]:
     name = entries.get("model name") or platform.processor() or platform.machine()
     flags = entries.get("flags") or entries.get("Features") or ""
     return name, tuple(flags.split())
+
+
+def _vectors(flags: Collection[str]) -> str:
+    """Returns the fastest vector instructions as an appendix to a CPU's name; may be empty."""
+    return next((f" ({told})" for flag, told in VECTORS.items() if flag in flags), "")
 
 
 class LoadMeter:

@@ -42,6 +42,22 @@ def test_the_fingerprint_follows_what_decides_speed() -> None:
     assert f"LiteRT {machine.litert}" in str(machine)
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["sse2", "avx2", "avx512f", "avx512_vnni"], "A CPU (AVX-512 VNNI)"),
+        (["sse2", "avx2"], "A CPU (AVX2)"),
+        (["fp", "asimd", "asimddp"], "A CPU (dot products)"),
+        ([], "A CPU"),
+    ],
+)
+def test_a_cpu_is_told_with_what_it_computes_integers_with(
+    flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_cpu", lambda: ("A CPU", tuple(flags)))
+    assert host.describe.__wrapped__().cpu == told
+
+
 def test_another_process_waits_and_is_told_who_holds_the_machine(lock) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(lock)],
