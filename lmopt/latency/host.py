@@ -19,7 +19,6 @@ from typing import IO, Self
 
 from lmopt.errors import BackendError
 
-
 VECTORS = {
     "amx_int8": "AMX",
     "avx512_vnni": "AVX-512 VNNI",
