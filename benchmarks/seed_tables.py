@@ -1,11 +1,14 @@
-"""The studies' tables again, from detectors that have weights: our figures beside the published.
+r"""The studies' tables again, from detectors that have weights: our figures beside the published.
 
     python -m benchmarks.seed_tables --data FACES/afw FACES/helen FACES/lfpw
     python -m benchmarks.seed_tables --data FACES/afw --model basic=basic@out/train-basic/basic.npz
+    python -m benchmarks.seed_tables --data rendered --only --out benchmarks/results/rendered \
+        --model pfld-0.25=pfld-0.25@synthetic --model pfld-1.0=pfld-1.0@synthetic
 
-Writes results/seed_tables.json and results/seed_tables.md. Every ordering the studies publish is
-listed as reproduced, not reproduced or not testable, with the numbers. A detector whose NME is
-above 8 % in landmark boxes counts as not trained, and nothing is claimed of it.
+Rendered faces bring labels for the thesis' categories. Writes results/seed_tables.json and
+results/seed_tables.md. Every ordering the studies publish is listed as reproduced, not reproduced
+or not testable, with the numbers. A detector whose NME is above 8 % in landmark boxes counts as not
+trained, and nothing is claimed of it.
 """
 
 from __future__ import annotations
@@ -46,11 +49,12 @@ def main() -> None:
         default=[],
         help="a study's detector and its file or zoo name, besides (or instead of) those kept here",
     )
+    parser.add_argument("--only", action="store_true", help="no others than those of --model")
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--stability-faces", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    models = kept() | dict(part.split("=", 1) for part in args.model)
+    models = ({} if args.only else kept()) | dict(part.split("=", 1) for part in args.model)
     data = as_faces(args.data, None)
     figures = {}
     for name, spec in models.items():
@@ -82,7 +86,12 @@ def kept() -> dict[str, str]:
     found = {name: sorted(shipped_weights(name), key="300w".__ne__) for name in DETECTORS}
     packed = {name: f"{name}@{weights[0]}" for name, weights in found.items() if weights}
     beside = {path.stem: f"{path.stem}@{path}" for path in sorted(WEIGHTS.glob("*.npz"))}
-    return packed | beside
+    first = {
+        name: f"{name}@{WEIGHTS / entry.begins}.npz"
+        for name, entry in DETECTORS.items()
+        if entry.begins in beside
+    }
+    return packed | beside | first
 
 
 def known_parameters() -> dict[str, float]:
