@@ -53,6 +53,11 @@ class FaceCalibrator:
             f"{faces.digest}/{contract!r}".encode(), digest_size=16
         ).hexdigest()
 
+    @property
+    def available(self) -> int:
+        """Returns how many training faces there are."""
+        return len(self._faces.faces)
+
     def ranges(
         self,
         graph: Graph,

@@ -19,7 +19,7 @@ from lmopt.errors import BackendError
 from lmopt.exploration.candidate import Candidate, Latency, Trained
 from lmopt.flow.journal import Journal, key_of
 from lmopt.flow.phone import Cabled, OutputsCompared, compare_outputs
-from lmopt.flow.pipelines import BASELINE
+from lmopt.flow.pipelines import BASELINE, require_legal_end
 from lmopt.flow.request import OptimizeRequest
 from lmopt.flow.saved_model import (
     saved_models_at,
@@ -69,6 +69,8 @@ def obtain(bench: Workbench, journal: Journal, pipeline: Pipeline) -> tuple[Trai
 def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
     start = time.monotonic()
     target = bench.target
+    if target is not None and str(pipeline) != BASELINE:
+        require_legal_end(pipeline, target)
     result = bench.run(pipeline)
     # The baseline is what others are compared with, whether or not it may ship.
     if target is not None and str(pipeline) != BASELINE:

@@ -12,7 +12,7 @@ from lmopt.errors import UsageError
 from lmopt.files import require_new, require_writable, write_atomically
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.host_profile import target_named
-from lmopt.flow.pipelines import has_ends, with_ends
+from lmopt.flow.pipelines import has_ends, require_legal_end, with_ends
 from lmopt.flow.saved_model import SavedModel, takes_saved_models, write_saved_models
 from lmopt.flow.sources import Faces, as_detector, as_faces, as_teacher
 from lmopt.flow.workbench import Workbench
@@ -130,12 +130,20 @@ def compile(
         )
     pipeline = with_ends(pipeline, input, output)
     device = None if target is None else target_named(target)
+    if device is not None:
+        require_legal_end(pipeline, device)
     source = as_detector(detector, contract)
     source.require_one_input()
     source.require_weights()
     path = None if out is None else Path(out).resolve()
     saves = device is not None and takes_saved_models(device)
     if path is not None:
+        if not saves and path.suffix != ".tflite":
+            raise UsageError(
+                f"'{path.name}' does not end in .tflite, by which the other commands know it",
+                where="--out",
+                hint=f"--out {path.name}.tflite",
+            )
         (require_new if saves else require_writable)(path)
     faces = None if data is None else as_faces(data, source.require_contract(), listen)
     with Workbench(

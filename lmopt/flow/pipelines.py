@@ -9,7 +9,8 @@ from typing import Any
 
 from lmopt.pipeline.base import Need, Pass
 from lmopt.pipeline.manager import Pipeline
-from lmopt.target.profile import EndType, StorageForm
+from lmopt.target.legality import require_legal_form
+from lmopt.target.profile import EndType, StorageForm, Target
 
 BASELINE = "fold-batchnorm"
 """Gives the float file that everything is compared with."""
@@ -25,6 +26,20 @@ _ENDINGS: Mapping[StorageForm, str] = {
 def of_form(form: StorageForm) -> Pipeline:
     """Returns the pipeline that puts a detector into a form and changes nothing else."""
     return Pipeline.parse(BASELINE + _ENDINGS[form])
+
+
+def require_legal_end(pipeline: Pipeline, target: Target) -> None:
+    """Raises BackendError where a pipeline ends in a form that its target does not take.
+
+    It is told before any work; what else a target refuses shows in the finished graph.
+    """
+    endings = {text.lstrip(","): form for form, text in _ENDINGS.items() if text}
+    for number, item in enumerate(pipeline.passes, start=1):
+        form = endings.get(item.name)
+        if Need.TRAINER in item.required() and "storage" in _options(item):
+            form = getattr(item, "storage")  # noqa: B009 - an option
+        if form is not None:
+            require_legal_form(form, target, f"pass {number} ({item.name})")
 
 
 def scaled(pipeline: Pipeline, effort: float) -> Pipeline:

@@ -11,6 +11,7 @@ from lmopt.exploration.storage import StorageComparison, StorageRow
 from lmopt.flow import events
 from lmopt.flow.candidates import Timing, default_folder, measure_all, obtain
 from lmopt.flow.events import Listener, ignore
+from lmopt.flow.folding import folded
 from lmopt.flow.host_profile import target_named
 from lmopt.flow.journal import Journal
 from lmopt.flow.pipelines import of_form, with_ends
@@ -19,6 +20,7 @@ from lmopt.flow.sources import load, load_faces
 from lmopt.flow.workbench import Workbench
 from lmopt.latency.cuda import is_cuda
 from lmopt.pipeline.manager import Pipeline
+from lmopt.quant.assign import check_quantizable
 from lmopt.target.profile import FORMS, StorageForm, Target
 
 
@@ -34,7 +36,7 @@ def compare_storage(request: OptimizeRequest, listen: Listener = ignore) -> Stor
     Raises:
         UsageError: Unknown detector or target, or a phone or a card.
         InputError: Data, contract or model that cannot be used.
-        PassError: The float file cannot be made.
+        PassError: The detector is quantized already, or the float file cannot be made.
         BackendError: The float file fails, or measuring does.
     """
     if is_phone(request.device) or is_cuda(request.device):
@@ -46,6 +48,7 @@ def compare_storage(request: OptimizeRequest, listen: Listener = ignore) -> Stor
     target = target_named(request.target)
     detector = load(request.detector, contract=request.contract)
     detector.require_weights()
+    check_quantizable(folded(detector.graph))
     journal = Journal(request.out or default_folder(detector, target))
     faces = load_faces(request.data, detector.require_contract(), listen)
     for split in ("train", "validation"):

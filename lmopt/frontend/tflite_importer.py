@@ -210,7 +210,11 @@ class Importer:
             raise GraphError(f"its result is {stated} in the file; wanted the shape of {inferred}")
         for key, weight in (weights or {}).items():
             if weight.type.dtype.is_float != stated.dtype.is_float:
-                raise GraphError(f"it mixes {key} of {weight.type} with values of {stated.dtype}")
+                raise GraphError(
+                    f"it mixes {key} of {weight.type} with values of {stated.dtype}",
+                    hint="kernels alone are quantized (dynamic range): convert again without "
+                    "optimizations",
+                )
         type = stated.with_shape(inferred.shape)
         self._define(index, Node(self._name(index), op, tuple(inputs), (type,), weights or {}))
 

@@ -175,6 +175,11 @@ class Calibrator(Protocol):
 
     digest: str
 
+    @property
+    def available(self) -> int:
+        """Returns how many training faces there are; no call sees more."""
+        ...
+
     def ranges(
         self,
         graph: Graph,

@@ -299,8 +299,8 @@ class Runner:
             raise BackendError(
                 f"LiteRT refuses to {_VERBS[request]} the model: {reply['error']}",
                 where=self._where,
-                hint="the file is corrupt or uses what this runtime does not support; "
-                "emit it again, or choose another pipeline",
+                hint="the file is corrupt, no .tflite at all (lmopt compile makes one), or uses "
+                "what this runtime does not support",
             )
         return reply, found
 
@@ -356,7 +356,7 @@ def read_model(path: Path) -> bytes:
         raise InputError(
             f"the model file cannot be read: {error.strerror or error}",
             where=str(path),
-            hint="give an existing .tflite file",
+            hint="give an existing .tflite file; lmopt compile makes one of a detector",
         ) from error
 
 

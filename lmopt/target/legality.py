@@ -54,17 +54,28 @@ def form_of(node: Node) -> StorageForm | None:
     return _OF_STORAGE[result]
 
 
-def _check_form(node: Node, target: Target) -> None:
-    form = form_of(node)
-    if form is None:
-        return
+def require_legal_form(form: StorageForm, target: Target, where: str) -> None:
+    """Raises BackendError unless an app may ship a form to a target.
+
+    Args:
+        form: Of the file.
+        target: Where it is to run.
+        where: What has that form.
+    """
     rule = target.rule(form)
     if not rule.legal:
         raise BackendError(
             f"{form} is not legal: {rule}",
-            where=f"{target.name}: %{node.name}",
-            hint=f"end the pipeline in the form {target.preferred}",
+            where=f"{target.name}: {where}",
+            hint=f"end the pipeline in the form {target.preferred}: lmopt storage --target "
+            f"{target.name} shows the pass",
         )
+
+
+def _check_form(node: Node, target: Target) -> None:
+    form = form_of(node)
+    if form is not None:
+        require_legal_form(form, target, f"%{node.name}")
 
 
 def _check_support(node: Node, target: Target) -> None:

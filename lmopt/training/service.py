@@ -206,7 +206,9 @@ class TrainingService:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        environment = {**os.environ, **self._environment}
+        # TensorFlow writes sources of what it traces into the temporary folder and leaves them.
+        scratch = tempfile.TemporaryDirectory(prefix="lmopt-training-")
+        environment = {**os.environ, **self._environment, "TMPDIR": scratch.name}
         theirs, ours = (each.get(TUNABLES) for each in (os.environ, self._environment))
         if theirs and ours:
             environment[TUNABLES] = f"{theirs}:{ours}"
@@ -220,7 +222,7 @@ class TrainingService:
             # Ctrl-C is for the program; it decides what becomes of the training.
             start_new_session=True,
         )
-        weakref.finalize(self, _end, self._process)
+        self._finalizer = weakref.finalize(self, _end, self._process, scratch)
         assert self._process.stdin is not None
         try:
             _send(self._process.stdin, self._setup)
@@ -247,7 +249,7 @@ class TrainingService:
     def close(self) -> None:
         """Ends the training process, if there is one."""
         if self._process is not None:
-            _end(self._process)
+            self._finalizer()
         if self._stderr is not None:
             self._stderr.close()
         self._process = self._stderr = None
@@ -269,13 +271,14 @@ def _send(stdin: IO[bytes], message: Any) -> None:
     stdin.flush()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], scratch: tempfile.TemporaryDirectory[str]) -> None:
     process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
     process.wait()
+    scratch.cleanup()
 
 
 def _exit_text(code: int | None) -> str:

@@ -13,10 +13,15 @@ from lmopt.pipeline.services import Loss, TrainingPlan
 from lmopt.pipeline.validation import Validation
 
 
-def check_distill(weight: float) -> None:
-    """Raises UsageError unless `weight` is a part of the loss."""
-    if not 0 <= weight <= 1:
-        raise UsageError(f"distill is {weight:g}, wanted 0 to 1")
+def check_training(epochs: float, learning_rate: float, batch: int, distill: float) -> None:
+    """Raises UsageError unless these options describe a training."""
+    for option, value in (("epochs", epochs), ("learning-rate", learning_rate)):
+        if not value > 0:
+            raise UsageError(f"{option} is {value}, wanted above 0")
+    if batch < 1:
+        raise UsageError(f"batch is {batch}, wanted at least 1")
+    if not 0 <= distill <= 1:
+        raise UsageError(f"distill is {distill:g}, wanted 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,7 @@ class Finetune(Pass):
     distill: float = 0.0
 
     def __post_init__(self) -> None:
-        check_distill(self.distill)
-        for option, value in (("epochs", self.epochs), ("learning-rate", self.learning_rate)):
-            if not value > 0:
-                raise UsageError(f"{option} is {value}, wanted above 0")
-        if self.batch < 1:
-            raise UsageError(f"batch is {self.batch}, wanted at least 1")
+        check_training(self.epochs, self.learning_rate, self.batch, self.distill)
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         require_float(graph, self.name)

@@ -118,8 +118,8 @@ class PostTraining:
         check_quantizable(graph)
         if options.float_head and options.output == "float32":
             scheme = replace(scheme, real=scheme.real | float_head(graph))
-        faces, remarks = options.faces, list[str]()
-        if not faces:
+        faces, remarks = min(options.faces, calibrator.available), list[str]()
+        if not options.faces:
             faces, note = _enough_faces(graph, scheme, calibrator, options.observer)
             remarks.append(note)
         if options.equalize:
@@ -145,6 +145,12 @@ class PostTraining:
         ranges = calibrator.ranges(
             graph, values, options.observer, faces=faces, storage=scheme.storage
         )
+        if scheme.storage is DType.I16 and options.output in ("uint8", "int8"):
+            # Eight bits have no steps to spare for what no face showed.
+            owner = plan_grids(graph, scheme).owner
+            ends = [owner[value] for _, value in graph.outputs if value in owner]
+            narrow = calibrator.ranges(graph, ends, "mse", faces=faces, storage=DType.U8)
+            ranges = {**ranges, **narrow}
         made = cls(
             graph, scheme, ranges, means, centered, tuple(remarks), calibrator, faces, options
         )
@@ -289,9 +295,16 @@ class PostTraining:
 def _enough_faces(
     graph: Graph, scheme: QuantScheme, calibrator: Calibrator, observer: Observer
 ) -> tuple[int, str]:
-    """Returns the least number of faces whose doubling does not pay, and the curve it is from."""
+    """Returns the least number of faces whose doubling does not pay, and the curve it is from.
+
+    The curve of 16 bits is that of eight: their own ranges reach far beyond what faces show, and
+    no rounding error tells when enough were seen.
+    """
     owners = plan_grids(graph, scheme).owners
-    curve = calibrator.excess_errors(graph, owners, observer, storage=scheme.storage)
+    if scheme.storage is DType.I16:
+        curve = calibrator.excess_errors(graph, owners, "mse", storage=DType.I8)
+    else:
+        curve = calibrator.excess_errors(graph, owners, observer, storage=scheme.storage)
     counts = list(curve)
     chosen = next(
         (few for few, more in pairwise(counts) if curve[few] - curve[more] < WORTH_DOUBLING),

@@ -17,9 +17,9 @@ from lmopt.pipeline.services import Loss, Observer, RangeRule, TrainingPlan
 from lmopt.pipeline.validation import Epoch, Validation
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.target.profile import EndType
-from lmopt_passes.finetune import check_distill
+from lmopt_passes.finetune import check_training
 from lmopt_passes.post_training import PostTraining
-from lmopt_passes.scheme import INT8, UINT8, keeping
+from lmopt_passes.scheme import INT8, UINT8, check_faces, keeping
 
 PARITY_POINTS = 0.01
 """How far the NME of the emitted file may lie from that of the training's own forward pass."""
@@ -73,7 +73,8 @@ class Qat(Pass):
     distill: float = 0.0
 
     def __post_init__(self) -> None:
-        check_distill(self.distill)
+        check_training(self.epochs, self.learning_rate, self.batch, self.distill)
+        check_faces(self.faces)
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         storage = INT8 if self.storage == "int8" else UINT8

@@ -18,7 +18,7 @@ from lmopt.quant.segment import Segment, segments_of, span
 from lmopt.target.profile import EndType
 from lmopt_passes.mixture import Mixture, MixtureSearch
 from lmopt_passes.post_training import PostTraining
-from lmopt_passes.scheme import INT8, UINT8
+from lmopt_passes.scheme import INT8, UINT8, check_faces
 
 WORK: Mapping[DType, float] = {DType.F32: 1.0, DType.I16: 0.5}
 """What a multiply-accumulate counts where no times are known; in eight bits nothing."""
@@ -72,6 +72,9 @@ class QuantizeMixed(Pass):
     float_head: bool = True
 
     def __post_init__(self) -> None:
+        check_faces(self.faces)
+        if not self.max_nme_drop >= 0:
+            raise UsageError(f"max-nme-drop is {self.max_nme_drop:g}, wanted at least 0")
         if self.segments < 1:
             raise UsageError(f"segments is {self.segments}, wanted at least 1")
         if self.minutes is not None and not self.minutes >= 0:

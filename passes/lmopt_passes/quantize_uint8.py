@@ -10,7 +10,7 @@ from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.services import Observer, Rounding
 from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
-from lmopt_passes.scheme import UINT8, keeping
+from lmopt_passes.scheme import UINT8, check_faces, keeping
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class QuantizeUint8(Pass):
     equalize: bool = True
     float_head: bool = True
     rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        check_faces(self.faces)
 
     def calibrated(self, graph: Graph, ctx: PassContext) -> PostTraining:
         """Returns the graph with its ranges; any part of it can then be quantized."""

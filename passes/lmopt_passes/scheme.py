@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lmopt.errors import PassError
+from lmopt.errors import PassError, UsageError
 from lmopt.ir.graph import Graph
 from lmopt.ir.types import DType
 from lmopt.pipeline.services import QuantScheme
@@ -14,6 +14,12 @@ from lmopt.pipeline.services import QuantScheme
 INT8 = QuantScheme(DType.I8, per_channel=True)
 INT16 = QuantScheme(DType.I16, per_channel=True)
 UINT8 = QuantScheme(DType.U8, per_channel=False)
+
+
+def check_faces(count: int) -> None:
+    """Raises UsageError unless `count` is a number of calibration faces."""
+    if count < 0:
+        raise UsageError(f"faces is {count}, wanted 0 (as many as pay) or more")
 
 
 def keeping(graph: Graph, scheme: QuantScheme, patterns: Sequence[str]) -> QuantScheme:

@@ -96,6 +96,7 @@ class DrawnCalibrator:
     """Observes the interpreter's values on drawn inputs; the range is their minimum and maximum."""
 
     digest = "drawn"
+    available = 1000
 
     def ranges(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.detector import Detector
 from lmopt.detector.document import contract_to_toml
 from lmopt.detector.scheme import scheme_for
-from lmopt.errors import BackendError, UsageError
+from lmopt.errors import BackendError, PassError, UsageError
 from lmopt.flow import sources
 from lmopt.flow.journal import Journal
 from lmopt.flow.pipelines import with_ends
@@ -177,7 +178,7 @@ def test_compile_writes_nothing_that_the_target_forbids(folder: Path, tmp_path: 
     (tmp_path / "board.toml").write_text(BOARD)
     out = tmp_path / "m.tflite"
     calls = {
-        "velvet-gpu": r"velvet-gpu: %\w+: int8 is not legal: .*gpu\.md",
+        "velvet-gpu": r"velvet-gpu: pass 1 \(quantize-int8\): int8 is not legal: .*gpu\.md",
         str(
             tmp_path / "board.toml"
         ): r"board: %\w+: i8 at the border, legal are f32, u8 \(border, ",
@@ -193,6 +194,38 @@ def test_compile_writes_nothing_that_the_target_forbids(folder: Path, tmp_path: 
                 out=out,
             )
     assert not out.exists()
+
+
+@pytest.mark.parametrize("last", ["quantize-int8", "qat{epochs=1}"])
+def test_a_form_that_the_target_forbids_is_refused_before_any_work(folder: Path, last: str) -> None:
+    heard: list[object] = []
+    with pytest.raises(BackendError, match="int8 is not legal") as caught:
+        lmopt.compile(
+            detector(),
+            f"finetune{{epochs=1}},{last}",
+            data=folder,
+            target="velvet-gpu",
+            listen=heard.append,
+        )
+    assert heard == []
+    assert "float16" in str(caught.value.hint)
+
+
+def test_a_file_is_to_be_called_what_other_commands_know_it_by(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'small\.bin' does not end in \.tflite"):
+        lmopt.compile(detector(), "fold-batchnorm", out=tmp_path / "small.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_forms_of_a_quantized_detector_are_not_compared(
+    request_: lmopt.OptimizeRequest, tmp_path: Path
+) -> None:
+    lmopt.compile(
+        detector(), "quantize-int8{faces=2}", data=request_.data, out=tmp_path / "small.tflite"
+    )
+    small = replace(request_, detector=str(tmp_path / "small.tflite"))
+    with pytest.raises(PassError, match="not float32 any more"):
+        lmopt.compare_storage(small)
 
 
 def test_a_saved_model_of_ours_brings_its_contract(

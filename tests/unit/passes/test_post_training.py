@@ -7,13 +7,14 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
 from lmopt.ir.ops import Conv2D, Dense, Mean, Relu, Sqrt
-from lmopt.ir.types import ValueRange
+from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.segment import stages_of
 from lmopt.target.profile import EndType
 from lmopt_passes.post_training import PostTraining
 from lmopt_passes.quantize_int8 import QuantizeInt8
-from lmopt_passes.scheme import INT8, UINT8
+from lmopt_passes.quantize_int16 import QuantizeInt16
+from lmopt_passes.scheme import INT8, INT16, UINT8
 from tests.support.services import DrawnCalibrator
 
 FACES = np.random.default_rng(0).uniform(size=(4, 6, 6, 3)).astype(np.float32)
@@ -111,6 +112,37 @@ def test_no_number_of_faces_takes_the_least_whose_doubling_does_not_pay():
     assert made.faces == 4
     assert made.notes[0].endswith("ranges from 4 training faces, storage i8")
     assert "50% with 2, 25% with 4, 21% with 8, 10% with 16 calibration faces" in made.notes[1]
+
+
+def test_no_more_faces_are_named_than_there_are():
+    class Few(DrawnCalibrator):
+        available = 3
+
+    made = PostTraining.of(detector(), INT8, Few(), QuantizeInt8(faces=200))
+    assert made.faces == 3
+    assert " from 3 training faces" in made.notes[0]
+
+
+@pytest.mark.parametrize("output", ["uint8", "int8"])
+def test_eight_bits_behind_sixteen_have_no_headroom(output: EndType):
+    class Roomy(DrawnCalibrator):
+        """Gives 16 bits four times the range, as min-max does."""
+
+        def ranges(self, graph, values, observer, *, faces, storage, augmented=False):
+            found = super().ranges(
+                graph, values, observer, faces=faces, storage=storage, augmented=augmented
+            )
+            more = 4.0 if storage is DType.I16 else 1.0
+            return {v: ValueRange(more * r.low, more * r.high) for v, r in found.items()}
+
+    steps = {}
+    for options, scheme in (
+        (QuantizeInt16(output=output), INT16),
+        (QuantizeInt8(output=output, equalize=False), INT8),
+    ):
+        made = PostTraining.of(detector(), scheme, Roomy(), options).quantized()
+        steps[scheme] = made.type(made.outputs[0][1]).quant.scale[0]
+    assert steps[INT16] <= 2.01 * steps[INT8]  # a symmetric grid has up to twice the steps' size
 
 
 class Clipping(DrawnCalibrator):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,16 @@ def test_the_epoch_that_the_program_likes_best_comes_back(
 
 
 @pytest.mark.slow
+def test_a_training_leaves_nothing_in_the_temporary_folder(
+    faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with TrainingService(faces, CONTRACT) as service:
+        service.train(detector(), PLAN, seed=1)
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_of_the_process_arrives_and_leaves_it_usable(service: TrainingService) -> None:
     with pytest.raises(BackendError, match="loss became"):
         service.finetune(detector(), replace(PLAN, learning_rate=1e30, loss="l2"), seed=1)
