@@ -23,6 +23,9 @@ _ERRORS: tuple[str, ...] = (
 
 def show_quantization(report: QuantizationReport) -> None:
     """Prints grids, and errors where there is a float model."""
+    if not any(row.scale for row in report.tensors):
+        typer.echo(f"nothing in {report.name} is quantized")
+        return
     errors = _ERRORS[: 0 if report.against is None else 5 if report.faces else 3]
     shown = table("tensor", "op", "type", *_GRID, *errors, right=("zero point", *errors))
     for row in report.tensors:

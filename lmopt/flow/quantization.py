@@ -127,7 +127,7 @@ def inspect_quantization(
 
     Raises:
         UsageError: Faces without a float model.
-        InputError: The float model has no weights, or there is no contract for faces.
+        InputError: The float model is none or has no weights, or there is no contract for faces.
         GraphError: The two models have different outputs.
     """
     detector = as_detector(source, contract)
@@ -139,6 +139,12 @@ def inspect_quantization(
         return QuantizationReport(detector.name, None, 0, tuple(tensors), None)
     other = as_detector(against, None)
     other.require_weights()
+    if any(tensor.quant for node in other.graph.nodes for tensor in node.results):
+        raise InputError(
+            f"'{other.name}' is quantized itself: errors are differences from a float model",
+            where="--against",
+            hint="give the float model that this one was made of",
+        )
     reference, contract = folded(other.graph), detector.contract or other.contract
     # Equalized channels would differ from the float model's by their scale, not by an error.
     units = map_scales(reference)

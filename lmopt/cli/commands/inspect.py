@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lmopt.flow.quantization import QuantizationReport
 
 SHOWN_GUESSES = 5
+DOUBTED_PERCENT = 20.0
+"""NME from which on a contract is doubted: a mean shape in every crop has about as much."""
+CLOSE = 1.05
+"""How near the second guess may come to the first before both are doubted."""
 
 
 def inspect(
@@ -89,7 +93,7 @@ def inspect(
         return
     _show(found)
     if guesses:
-        _show_guesses(guesses)
+        _show_guesses(guesses, saved=save_contract is not None)
     if report is not None:
         show_quantization(report)
     if ir:
@@ -138,7 +142,7 @@ def _show(found: Inspection) -> None:
         show_estimate(name, estimate, found.advice.get(name, ()))
 
 
-def _show_guesses(guesses: tuple[Guess, ...]) -> None:
+def _show_guesses(guesses: tuple[Guess, ...], *, saved: bool) -> None:
     shown = table(
         "NME %", "colour", "mean", "std", "margin", "output", "order", "unit", right=("NME %",)
     )
@@ -155,4 +159,10 @@ def _show_guesses(guesses: tuple[Guess, ...]) -> None:
             c.unit,
         )
     console().print(shown)
-    note("next: --save-contract FILE.toml keeps the best; check it before you trust it")
+    best, *others = guesses
+    if best.nme_percent > DOUBTED_PERCENT:
+        note(f"none of these fits: a trained detector has far less than {best.nme_percent:.0f} %")
+    elif others and others[0].nme_percent < CLOSE * best.nme_percent:
+        note("the first two are close: find out which is right before you trust either")
+    if not saved:
+        note("next: --save-contract FILE.toml keeps the best; check it before you trust it")

@@ -77,6 +77,9 @@ def sensitivity(
         print_json({**found.to_json(), **files})
         return
     _show(found)
+    if not written:
+        note("next: --out DIR draws these faces")
+    note("next: quantize-mixed leaves the costly parts in float32")
     for path in written:
         typer.echo(f"wrote {path}")
 
@@ -92,7 +95,9 @@ def _pipeline(storage: str | None, passes: str | None) -> str:
         return passes
     if storage not in (None, "int8", "uint8"):
         raise UsageError(
-            f"'{storage}' is no storage", where="--storage", hint="choose int8 or uint8"
+            f"'{storage}' is no storage",
+            where="--storage",
+            hint="choose int8 or uint8; others by --passes fold-batchnorm,quantize-int16",
         )
     return f"fold-batchnorm,quantize-{storage or 'int8'}"
 
@@ -123,4 +128,3 @@ def _show(found: Sensitivity) -> None:
     console().print(tensors)
     worst = (f"{one.face} {one.shift_percent:.1f} %" for one in found.worst[:3])
     typer.echo(f"largest shift of a landmark: {', '.join(worst)}")
-    note("next: --out DIR draws these faces; quantize-mixed leaves the costly parts in float32")

@@ -16,7 +16,7 @@ from lmopt.cli.options import (
     end_type,
 )
 from lmopt.cli.storage_table import show_storage
-from lmopt.cli.terminal import ProgressView, print_json
+from lmopt.cli.terminal import ProgressView, note, print_json
 
 
 def storage(
@@ -51,3 +51,6 @@ def storage(
         print_json({"detector": detector, "data": request.data, **found.to_json()})
         return
     show_storage(found)
+    chosen = found.row(found.chosen).candidate
+    if chosen is not None:
+        note(f"next: {chosen.trained.model} is the {found.chosen} file; lmopt evaluate, measure it")

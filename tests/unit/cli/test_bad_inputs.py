@@ -208,7 +208,7 @@ CASES = {
             *("--target", _board(t), "--data", b.faces),
         ],
         BACKEND,
-        ("board: %stem: float16 is not legal: `storage` of board does not list f16",),
+        ("board: pass 2 (to-float16): float16 is not legal: `storage` of board does not list f16",),
         "end the pipeline in the form uint8",
     ),
     "unknown option": Case(

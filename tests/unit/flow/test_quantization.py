@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from lmopt.detector.detector import Detector
+from lmopt.errors import InputError
 from lmopt.flow.quantization import QuantizationReport, inspect_quantization
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
@@ -28,6 +30,13 @@ def report(made_of: Graph, reference: Graph) -> QuantizationReport:
     stored = put_on_grids(made_of, {"image": PICTURES}, DType.I8, edge="int8")
     small, big = (Detector(g.name, g, None) for g in (stored, reference))
     return inspect_quantization(small, against=big)
+
+
+def test_a_quantized_model_is_no_float_model() -> None:
+    graph = two_layers()
+    stored = put_on_grids(graph, {"image": PICTURES}, DType.I8, edge="int8")
+    with pytest.raises(InputError, match="'two-layers' is quantized itself"):
+        report(graph, stored)
 
 
 def test_a_file_of_equalized_channels_is_compared_with_its_float_model() -> None:
