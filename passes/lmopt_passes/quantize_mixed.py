@@ -122,6 +122,9 @@ class QuantizeMixed(Pass):
         loss = cache(lambda mixture: ctx.scorer.expected_drop(corrected(mixture), graph))
         cost = cache(_cost_of(graph, ctx, parts, lambda mixture: mixed(mixture).quantized()))
         search = MixtureSearch(storages, len(parts), alone, loss, cost, self.max_nme_drop, in_time)
+        target = ctx.engine_if_any
+        if target is not None and target.preferred in {"int8", "uint8"} - {self.storage}:
+            told.append(f"{target.name} prefers the other: storage={target.preferred}")
         best = search.best()
         made = corrected(best)
         told += [_listed(graph, parts, best, tried, DType.F32, "float32")]

@@ -161,6 +161,16 @@ def test_where_sixteen_bits_cannot_be_had_a_note_says_so_if_asked(target: Target
     assert not any("16 bits" in note for note in notes[1])
 
 
+def test_a_target_that_prefers_the_other_storage_is_told_of():
+    graph = detector()
+    ctx = replace(context(graph, (Need.COST, ByBits())), target=load_target("velvet-apu"))
+    signed, unsigned = (
+        QuantizeMixed(100, storage=storage).apply(graph, ctx).notes for storage in ("int8", "uint8")
+    )
+    assert "velvet-apu prefers the other: storage=uint8" in signed
+    assert not any("prefers the other" in note for note in unsigned)
+
+
 def test_without_a_target_sixteen_bits_count_half_when_asked_for():
     graph = exact_kernels()
     asked, left = (
