@@ -14,6 +14,7 @@ trained, and nothing is claimed of it.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -50,14 +51,19 @@ def main() -> None:
         help="a study's detector and its file or zoo name, besides (or instead of) those kept here",
     )
     parser.add_argument("--only", action="store_true", help="no others than those of --model")
+    parser.add_argument(
+        "--update", action="store_true", help="--only; the others' figures are those in --out"
+    )
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--stability-faces", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    models = ({} if args.only else kept()) | dict(part.split("=", 1) for part in args.model)
+    given = dict(part.split("=", 1) for part in args.model)
     data = as_faces(args.data, None)
-    figures = {}
-    for name, spec in models.items():
+    models, figures = found_before(args.out, data) if args.update else ({}, {})
+    asked = given if args.only or args.update else kept() | given
+    models |= asked
+    for name, spec in asked.items():
         found = lmopt.evaluate_protocols(
             spec,
             data,
@@ -79,6 +85,14 @@ def main() -> None:
     write_atomically(args.out / "seed_tables.json", (json_text(document) + "\n").encode())
     text = markdown(described(data), models, sizes, figures, claims)
     write_atomically(args.out / "seed_tables.md", text.encode())
+
+
+def found_before(folder: Path, data: Dataset) -> tuple[dict[str, str], dict[str, Figures]]:
+    """Returns the detectors and figures of an earlier run on the same faces."""
+    document = json.loads((folder / "seed_tables.json").read_text(encoding="utf-8"))
+    if document["data"]["digest"] != data.digest:
+        raise SystemExit(f"the figures in {folder} are of other faces: run without --update")
+    return document["models"], document["figures"]
 
 
 def kept() -> dict[str, str]:
