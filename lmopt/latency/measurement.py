@@ -189,7 +189,7 @@ class Ratio:
 
 
 def ratio(a: Measurement, b: Measurement) -> Ratio:
-    """Returns how many times `a`'s time is `b`'s: above 1 means that `b` is faster.
+    """Returns how many times `a`'s time is `b`'s: above 1 means that `b` is faster; of itself, 1.
 
     Rounds are compared one by one, so that what disturbed a round cancels, also where a machine
     changes between a fast and a slow state: the median over all pairs of rounds of the mean of both
@@ -207,6 +207,8 @@ def ratio(a: Measurement, b: Measurement) -> Ratio:
             "a ratio of latencies that were not measured interleaved in one run is not to be had",
             hint="measure both in one call: lmopt measure A.tflite --against B.tflite",
         )
+    if a is b:
+        return Ratio(1.0, 1.0, 1.0)
     logs = np.log(np.median(a._rounds, axis=1)) - np.log(np.median(b._rounds, axis=1))
     means = np.sort(((logs[:, None] + logs) / 2)[np.triu_indices(a.rounds)])
     deviation = math.sqrt(a.rounds * (a.rounds + 1) * (2 * a.rounds + 1) / 24)

@@ -118,7 +118,7 @@ def test_measure_shows_both_ways_and_names_the_faster(monkeypatch: pytest.Monkey
     found = Measured("a", own, "b", other, {}, notes=run.notes("a"))
     document = found.to_json()
     assert [m["xla"] for m in document["measurements"]] == ["off", "on"]
-    assert document["best"]["xla"] == "on" and document["best_speedup"]["value"] == 3.0
+    assert document["best"]["xla"] == "on" and document["best_speedup"]["value"] == pytest.approx(3)
     assert document["notes"] == ["answers with XLA are within 1.2 % of those without"]
     monkeypatch.setattr(lmopt, "measure", lambda *a, **k: found)
     shown = CliRunner().invoke(app, ["measure", "a", "--against", "b", "--device", "cuda"])
