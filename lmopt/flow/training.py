@@ -7,7 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lmopt import zoo
+from lmopt.calibration.observe import FaceCalibrator
 from lmopt.data.augment import AUGMENTATIONS
 from lmopt.data.dataset import Dataset
 from lmopt.detector.contract import Contract
@@ -27,6 +30,9 @@ from lmopt.pipeline.services import Teacher, TrainingProgress
 from lmopt.pipeline.validation import Validation
 from lmopt.scoring.protocols import Score
 from lmopt.training.service import TrainingService
+
+SEEN_BY_LAYERS = 16
+"""Training faces by which a layer is found to have learned nothing."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,14 @@ def train(
         data_bytes = bench.file(graph)
         score = bench.score(data_bytes, "validation")
         guess = bench.untaught_nme_percent()
+    silent = _silent(graph, faces, rules)
+    if silent:
+        listen(
+            Noted(
+                f"%{silent[0]} gives the same for every face, as do {len(silent) - 1} layers behind "
+                "it: they have learned a constant; train again at a lower rate, or with batch norms"
+            )
+        )
     if score.nme_percent >= guess:
         listen(
             Noted(
@@ -178,6 +192,14 @@ def train(
     note = weights.with_suffix(".md")
     write_atomically(note, _note(source, faces, plan, command, score).encode())
     return TrainedDetector(made, weights, note, model, score)
+
+
+def _silent(graph: Graph, faces: Dataset, contract: Contract) -> list[str]:
+    """Returns the layers whose answer no face changes, in the order of the graph."""
+    layers = [node.value for node in graph.nodes if node.weights and node.inputs]
+    calibrator = FaceCalibrator(faces.split("train"), contract)
+    found = calibrator.values(graph, layers, faces=SEEN_BY_LAYERS)
+    return [value.node for value in layers if not np.ptp(found[value], axis=0).any()]
 
 
 def _is_inherited(graph: Graph, answer: str | None, inherited: frozenset[str]) -> bool:

@@ -76,6 +76,21 @@ def test_trained_weights_load_again_and_a_second_call_takes_the_checkpoints(
 
 
 @pytest.mark.slow
+def test_layers_that_learned_a_constant_are_named(tmp_path: Path) -> None:
+    start = folded(zoo.initialize(zoo.load("pfld-0.25@none").graph, 3))
+    edit = start.edit()
+    bias = np.full(start.node("block1_expand").weight("bias").type.shape, -1e3, np.float32)
+    kernel = start.node("block1_expand").weight("kernel").real()
+    edit.set_weights("block1_expand", kernel=kernel, bias=bias)
+    source = zoo.load("pfld-0.25@none").with_graph(edit.done())
+    heard: list[object] = []
+    recipe = replace(RECIPE, epochs=0)
+    lmopt.train(source, faces(tmp_path / "f"), recipe=recipe, out=tmp_path, listen=heard.append)
+    told = [event.text for event in heard if isinstance(event, Noted)]
+    assert any(text.startswith("%block1_expand gives the same for every face") for text in told)
+
+
+@pytest.mark.slow
 def test_a_teacher_and_the_pfld_loss_leave_an_ordinary_detector(tmp_path: Path) -> None:
     folder = faces(tmp_path / "faces")
     recipe = replace(RECIPE, epochs=0, loss="pfld", teacher="pfld-0.25@300w")
