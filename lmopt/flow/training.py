@@ -177,8 +177,8 @@ def train(
     if silent:
         listen(
             Noted(
-                f"%{silent[0]} gives the same for every face, as do {len(silent) - 1} layers behind "
-                "it: they have learned a constant; train again at a lower rate, or with batch norms"
+                f"%{silent[0]} gives the same for every face, and so do {len(silent) - 1} layers "
+                "behind it: they learned a constant; train at a lower rate, or with batch norms"
             )
         )
     if score.nme_percent >= guess:
