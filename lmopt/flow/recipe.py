@@ -16,7 +16,6 @@ A recipe file holds any fields of `TrainingRecipe`, and tables of `Stage` where 
     teacher = "pfld-1.0@300w"      # leave out for none
     teacher_weight = 0.5
     start = "dan1@dan1.npz"        # detector whose weights the layers of same name start from
-    folded_frozen = ["stage1_*"]   # nodes that stay as they are in the folded phase
 
     [[stages]]                     # the epochs with batch norms, part by part
     share = 0.5
@@ -96,7 +95,6 @@ class TrainingRecipe:
         teacher_weight: Part of the loss that goes to the teacher's answers.
         start: Detector with weights that the layers of same name and shapes start from, or None.
             A stage that would only train such layers is left out.
-        folded_frozen: Nodes that stay as they are in the second phase, as in a stage.
         stages: Parts of the first phase, one after the other.
     """
 
@@ -115,7 +113,6 @@ class TrainingRecipe:
     teacher: str | None = None
     teacher_weight: float = 0.5
     start: str | None = None
-    folded_frozen: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = (Stage(),)
 
     def __post_init__(self) -> None:
@@ -135,8 +132,7 @@ class TrainingRecipe:
     def phases(self, teacher: Teacher | None = None) -> tuple[Phase, ...]:
         """Returns the phases with batch norms, one per stage, and the folded one last."""
         norms = [(self.epochs * stage.share, self.learning_rate, stage) for stage in self.stages]
-        last = Stage(frozen=self.folded_frozen)
-        folded = (self.folded_epochs, self.folded_learning_rate, last)
+        folded = (self.folded_epochs, self.folded_learning_rate, Stage())
         return tuple(
             Phase(
                 TrainingPlan(
