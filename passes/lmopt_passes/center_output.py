@@ -131,6 +131,15 @@ def shift_answer(edit: Edit, answer: LinearAnswer, shift: Array) -> None:
         _shift_kernel(edit, answer.kernels[0].name, _per_channel(shift))
 
 
+def shift_behind(edit: Edit, output: str, value: Value, shift: Array) -> str:
+    """Adds something to an output behind all that computes it; returns the name of the sum."""
+    weights = {"value": shift.astype(np.float32)}
+    by = edit.add(edit.fresh(f"{value.node}_shift"), Constant(shift.shape), weights=weights)
+    shifted = edit.add(edit.fresh(f"{value.node}_shifted"), Add(), value, by)
+    edit.output(output, shifted)
+    return shifted.node
+
+
 def _add_constant(edit: Edit, graph: Graph, value: Value, constant: Array) -> str:
     """Adds a constant to a value for all its readers, and returns the name of the sum."""
     name = edit.fresh(f"{value.node}_mean")

@@ -9,10 +9,9 @@ import numpy as np
 
 from lmopt.errors import PassError
 from lmopt.ir.graph import Graph
-from lmopt.ir.ops import Add, Constant
 from lmopt.pipeline.base import Need, Pass, PassContext, PassResult, Preserves
 from lmopt.pipeline.precondition import require_float, require_weights
-from lmopt_passes.center_output import linear_answers, shift_answer
+from lmopt_passes.center_output import linear_answers, shift_answer, shift_behind
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ class Debias(Pass):
         if linear is not None and mean.ndim == 1 and not graph.users(answer):
             shift_answer(edit, linear, shift)
         else:
-            name = edit.fresh(f"{answer.node}_shift")
-            by = edit.add(name, Constant(shift.shape), weights={"value": shift.astype(np.float32)})
-            name = edit.fresh(f"{answer.node}_shifted")
-            edit.output(contract.output, edit.add(name, Add(), answer, by))
+            shift_behind(edit, contract.output, answer, shift)
         moved = np.linalg.norm(wanted - contract.decode(mean[None]), axis=-1).mean()
         note = f"landmarks moved by {100 * moved:.2f} % of the crop's side, on average"
         return PassResult(edit.done(), True, (note,))

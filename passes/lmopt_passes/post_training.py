@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.ir.graph import Graph, Value
-from lmopt.ir.ops import Constant
+from lmopt.ir.ops import Constant, HeatmapDecode, TransformLandmarks
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.services import Calibrator, Observer, QuantScheme, Rounding
 from lmopt.quant.assign import (
@@ -24,13 +24,15 @@ from lmopt.quant.rounding import can_round, round_kernel
 from lmopt.quant.segment import stages_of
 from lmopt.quant.weights import RoundedKernel
 from lmopt.target.profile import EndType
-from lmopt_passes.center_output import center, linear_answers, shift_answer
+from lmopt_passes.center_output import center, linear_answers, shift_answer, shift_behind
 from lmopt_passes.equalize import equalized
 from lmopt_passes.float_head import float_head
 
 Array = NDArray[np.float64]
 WORTH_DOUBLING = 0.05
 """Part of the least rounding error that twice the calibration faces must save."""
+LANDMARKS = TransformLandmarks | HeatmapDecode
+"""Ops without an integer form that give landmarks."""
 MEAN_FACES = 100
 """Faces that tell the mean of answers, of the float and the integer file alike.
 
@@ -127,9 +129,15 @@ class PostTraining:
             remarks.append(note)
         answers = linear_answers(graph)
         kernels = [kernel.value for answer in answers.values() for kernel in answer.kernels]
-        watched = list(dict.fromkeys([*answers, *kernels]))
+        corrected = {
+            name: value
+            for name, value in graph.outputs
+            if value in answers
+            or (options.output == "float32" and isinstance(graph.producer(value).op, LANDMARKS))
+        }
+        watched = list(dict.fromkeys([*corrected.values(), *kernels]))
         found = calibrator.means(graph, watched, faces=min(faces, MEAN_FACES))
-        means = {name: found[value] for name, value in graph.outputs if value in answers}
+        means = {name: found[value] for name, value in corrected.items()}
         centered: tuple[Value, ...] = ()
         if options.output == "float32":
             away = {v.node: found[v] for v in kernels if v.node not in scheme.real}
@@ -269,6 +277,7 @@ class PostTraining:
 
         Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
             Correction", 2019, section 4.2, with measured means, for what gives the answers.
+            Landmarks that float32 computes behind integers are shifted at the end.
         """
         answers = {name: value for name, value in self.graph.outputs if name in self.means}
         measured = self._stored(self.graph, "float32", "float32")
@@ -277,9 +286,14 @@ class PostTraining:
         got = self.calibrator.means(measured, values, faces=min(self.faces, MEAN_FACES))
         edit = self.graph.edit()
         linear = linear_answers(self.graph)
+        added = set[str]()
         for value, name in {value: name for name, value in answers.items()}.items():
-            shift_answer(edit, linear[value], self.means[name] - got[places[name]])
-        return replace(self, graph=edit.done())
+            shift = self.means[name] - got[places[name]]
+            if value in linear:
+                shift_answer(edit, linear[value], shift)
+            else:
+                added.add(shift_behind(edit, name, value, shift))
+        return replace(self.keeping(frozenset(added)), graph=edit.done())
 
     def _stored(self, graph: Graph, input: EndType, output: EndType) -> Graph:
         return quantize_graph(

@@ -6,7 +6,17 @@ import pytest
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.interp import run
-from lmopt.ir.ops import Conv2D, Dense, Mean, Relu, Sqrt
+from lmopt.ir.ops import (
+    Add,
+    Constant,
+    Conv2D,
+    Dense,
+    Mean,
+    Relu,
+    SimilarityFit,
+    Sqrt,
+    TransformLandmarks,
+)
 from lmopt.ir.types import DType, ValueRange
 from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.segment import stages_of
@@ -87,6 +97,21 @@ def test_corrected_answers_have_the_float_means(scheme: QuantScheme, output: End
     # A bias among integers is rounded; where the mean is added in float32 nothing is.
     limit = 1e-4 if output == "float32" else step.scale[0]
     assert off[1] <= limit < max(off[0], 2 * limit)
+
+
+@BOTH
+def test_landmarks_computed_in_float_behind_integers_have_the_float_means(scheme: QuantScheme):
+    edit = Edit.of(detector())
+    points = np.random.default_rng(5).uniform(size=10).astype(np.float32)
+    shape = edit.add("shape", Constant((10,)), weights={"value": points})
+    moved = edit.add("moved", Add(), edit.node("head").value, shape)
+    fit = edit.add("fit", SimilarityFit(), moved, shape)
+    edit.output("landmarks", edit.add("back", TransformLandmarks(), moved, fit))
+    graph = edit.done()
+    made = prepared(graph, scheme)
+    wanted = answers(graph).mean(0)
+    off = [np.abs(answers(g).mean(0) - wanted).max() for g in (made.quantized(), made.corrected())]
+    assert off[1] <= 1e-4 < off[0]
 
 
 @BOTH
