@@ -141,9 +141,9 @@ class Study:
             )
             begun = self._study.user_attrs.get("identity")
             if begun is None:
-                self._study.set_user_attr("identity", identity)
                 for parameters in space.design():
-                    self._study.enqueue_trial(parameters)
+                    self._study.enqueue_trial(parameters, skip_if_exists=True)
+                self._study.set_user_attr("identity", identity)
         except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
             raise InputError(
                 f"the study cannot be opened: {str(error).splitlines()[0]}",
@@ -166,19 +166,39 @@ class Study:
         Args:
             under_way: Numbers of candidates that this process has not finished asking about.
         """
-        for trial in self._trials("RUNNING"):
-            if trial.number not in under_way and not _is_alive(trial.user_attrs.get(_WORKER)):
-                return self._take(self._optuna.trial.Trial(self._study, trial._trial_id))
-        for attempt in range(EMPTY):
-            count = len(self._study.get_trials(deepcopy=False))
-            kind = self._sampler if attempt < STALE else "random"
-            self._study.sampler = self._make_sampler(kind, self._seed + count)
-            asked = self._take(self._study.ask())
+        while (trial := self._left_by_the_dead(under_way) or self._new()) is not None:
+            asked = self._take(trial)
             earlier = next(a.number for a in self._drawn() if a.sketch == asked.sketch)
             if earlier == asked.number:
                 return asked
             self._repeat(asked.number, earlier)
         return None
+
+    def _left_by_the_dead(self, under_way: Container[int]) -> Any:
+        for trial in self._trials("RUNNING"):
+            if trial.number not in under_way and not _is_alive(trial.user_attrs.get(_WORKER)):
+                self._seed_sampler(trial.number)
+                return self._optuna.trial.Trial(self._study, trial._trial_id)
+        return None
+
+    def _new(self) -> Any:
+        number = len(self._study.get_trials(deepcopy=False))
+        if self._repeats_before(number) >= EMPTY:
+            return None
+        self._seed_sampler(number)
+        return self._study.ask()
+
+    def _seed_sampler(self, number: int) -> None:
+        stale = self._repeats_before(number) >= STALE
+        kind: Sampler = "random" if stale else self._sampler
+        self._study.sampler = self._make_sampler(kind, self._seed + number)
+
+    def _repeats_before(self, number: int) -> int:
+        """Returns how many candidates in a row before this one had been asked before."""
+        attributes, first = self._study.user_attrs, number
+        while f"repeat {first - 1}" in attributes:
+            first -= 1
+        return number - first
 
     def _repeat(self, number: int, earlier: int) -> None:
         trial = self._study.get_trials(deepcopy=False)[earlier]

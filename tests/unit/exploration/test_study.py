@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,60 @@ def test_a_candidate_that_a_killed_process_left_is_taken_up(tmp_path: Path) -> N
     taken = opened(tmp_path).ask()
     assert done.stdout.strip() == f"{taken.number} {taken.sketch}"
     assert taken.number == 0
+
+
+class Crash(BaseException):
+    """The end of a process, as far as its study can tell."""
+
+
+def dies_after(study: Study, writes: int) -> None:
+    """Has a study's database refuse everything after so many writes.
+
+    Those of one drawing count for none: what is left of it is drawn on with other luck.
+    """
+    storage, left = study._study._storage, iter(range(writes))
+    for name in ("create_new_trial", "set_trial_user_attr"):
+        _stop(storage, name, left)
+    for name in ("set_trial_state_values", "set_study_user_attr"):
+        _stop(storage, name, left)
+
+
+def _stop(storage: object, name: str, left: Iterator[int]) -> None:
+    write = getattr(storage, name)
+
+    def guarded(*args: object, **more: object) -> object:
+        if next(left, None) is None:
+            raise Crash
+        return write(*args, **more)
+
+    setattr(storage, name, guarded)
+
+
+def ask_all(study: Study) -> None:
+    """Asks for every sketch there is."""
+    while study.told < 6:
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, *worth(asked.sketch))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_study_killed_at_any_write_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, sampler: str
+) -> None:
+    small = SearchSpace(before=(("", "drop-block{count=1..2}"), ("", "prune{amount=0.5}")))
+
+    def opened_at(name: str) -> Study:
+        return Study(f"sqlite:///{tmp_path / name}", "s", small, "i", seed=0, sampler=sampler)  # type: ignore[arg-type]
+
+    ask_all(whole := opened_at("whole.db"))
+    for writes in range(1, 30, 4):
+        study = opened_at(f"{writes}.db")
+        dies_after(study, writes)
+        with pytest.raises(Crash):
+            ask_all(study)
+        ask_all(study := opened_at(f"{writes}.db"))
+        assert study.asked == whole.asked, f"killed after {writes} writes"
 
 
 def test_a_candidate_that_another_process_works_on_is_left_to_it(
