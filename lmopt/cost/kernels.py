@@ -47,6 +47,8 @@ class Kernel:
         fused: Nodes that run within it.
         kind: Of the node's op.
         operand, result: Shapes of the first operand and the result, without the batch.
+        window: Height and width of what a convolution looks at; (1, 1) of all else.
+        groups: Of a convolution's channels.
     """
 
     node: str
@@ -61,6 +63,8 @@ class Kernel:
     kind: str = ""
     operand: tuple[int, ...] = ()
     result: tuple[int, ...] = ()
+    window: tuple[int, int] = (1, 1)
+    groups: int = 1
 
     @property
     def delegated(self) -> bool:
@@ -115,11 +119,12 @@ def _hosts(graph: Graph, fusion: Fusion) -> dict[str, str]:
     hosts: dict[str, str] = {}
     for node in graph.nodes:
         kind = node.op.kind
+        is_integer = node.results[0].quant is not None
         if kind == "pad" and fusion.pads:
             uses = graph.users(node.value)
             if len(uses) == 1 and uses[0][0].op.kind in ("conv2d", "depthwise_conv2d"):
                 hosts[node.name] = uses[0][0].name
-        elif kind in fusion.activations:
+        elif kind in fusion.activations and (fusion.integers or not is_integer):
             before = graph.producer(node.inputs[0])
             if _only_user(graph, node.inputs[0]) and (
                 before.op.kind in fusion.into or before.name in hosts
@@ -167,6 +172,8 @@ def _kernel(graph: Graph, node: Node, guests: Sequence[str], target: Target) -> 
         kind=node.op.kind,
         operand=_sides(operands[0]) if operands else (),
         result=_sides(node.results[0]),
+        window=getattr(node.op, "kernel", (1, 1)),
+        groups=getattr(node.op, "groups", 1),
     )
 
 

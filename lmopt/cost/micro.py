@@ -18,15 +18,20 @@ from numpy.typing import NDArray
 
 from lmopt.cost.kernels import Kernel
 from lmopt.errors import BackendError
+from lmopt.ir.types import DType
 
 Array = NDArray[np.float64]
 
-MODEL = "terms per storage and group of kernels, version 1"
+MODEL = "terms per storage and group of kernels, version 2"
 CALL = "call"
 """The term of an inference itself."""
 LAUNCH, MACS = "launch", "macs"
-VECTOR = 8
-"""Channels that kernels compute together."""
+VECTORS = (8, 16)
+"""Channels that kernels compute together; the fit tells which, by the width of the registers."""
+DEPTH = 8
+"""Channels that integer kernels multiply and sum in one step."""
+BROADCAST = 2.5
+"""An operation on two maps as large as its result moves three; a smaller one makes it fewer."""
 LARGE_KERNEL = 1 << 19
 """Bytes of a kernel that no first or second cache holds beside what it is applied to."""
 CACHES = (1 << 19, 1 << 21, 1 << 23, 1 << 24)
@@ -45,7 +50,7 @@ class Timed:
 
     Attributes:
         kernels: In execution order.
-        us: Median time.
+        us: Time of an inference.
         mixed: Whether it is a network of different kernels, not a chain of equal ones.
     """
 
@@ -74,22 +79,27 @@ def terms(kernel: Kernel, model_bytes: float) -> dict[str, float]:
     read = math.prod(kernel.operand) / 1e6
     written = math.prod(kernel.result) / 1e6
     found = {LAUNCH: float(kernel.launches), "pixels": pixels / 1e3, "results": written}
-    padded = -(-channels // VECTOR) * VECTOR
     fan_in = kernel.macs / max(pixels * channels, 1)
     if kernel.work == "memory":
         found["operands"] = read
     elif kernel.work == "depthwise":
-        macs = pixels * padded * fan_in / 1e6
-        found |= {MACS: macs, "operands": read, "channels": channels / 1e3}
+        for width in VECTORS:
+            found[_macs_by(width)] = pixels * _padded(channels, width) * fan_in / 1e6
+        found |= {"operands": read, "channels": channels / 1e3}
     else:
-        width = VECTOR if kernel.storage != "f32" else VECTOR // 2
-        macs = pixels * padded * math.ceil(fan_in / width) * width / 1e6
-        found |= {MACS: macs, "rows": pixels * fan_in / 1e6, "weights": fan_in * channels / 1e6}
+        taps = math.prod(kernel.window)
+        deep = _padded(fan_in / taps, 1 if kernel.storage == "f32" else DEPTH)
+        for width in VECTORS:
+            padded = _padded(channels / kernel.groups, width) * kernel.groups
+            found[_macs_by(width)] = pixels * padded * deep * taps / 1e6
+        found |= {"rows": pixels * fan_in / 1e6, "weights": fan_in * channels / 1e6}
+        if kernel.groups > 1:
+            found["groups"] = kernel.groups
         if kernel.weight_bytes > LARGE_KERNEL:
-            found["macs of large kernels"] = macs
+            found["macs of large kernels"] = found[_macs_by(VECTORS[0])]
         if kernel.work in ("square", "window"):
             found["operands"] = read
-            if kernel.operand[-1] < VECTOR:
+            if kernel.operand[-1] < DEPTH:
                 found["macs of images"] = kernel.macs / 1e6
     group = group_of(kernel)
     named = {f"{group}/{term}": amount for term, amount in found.items()}
@@ -171,14 +181,39 @@ def stated_error(errors: Array) -> float:
 def _group(kernel: Kernel) -> str:
     match kernel.work:
         case "memory":
-            return kernel.kind
+            return _moving_group(kernel)
         case "depthwise":
-            taps = kernel.macs / max(math.prod(kernel.result), 1)
-            return "depthwise" if taps <= 9 else "wide depthwise"
+            taps = math.prod(kernel.window)
+            return f"{'wide ' if taps > 9 else ''}{'slow ' if taps > 25 else ''}depthwise"
+        case _ if kernel.groups > 1:
+            return "grouped"
         case "square" | "window":
             return "window"
         case other:
             return other
+
+
+def _moving_group(kernel: Kernel) -> str:
+    """Returns an op's kind, and how its elements lie where that makes it another kernel."""
+    result_bytes = math.prod(kernel.result) * DType(kernel.storage).numpy.itemsize
+    passes = kernel.moved_bytes / max(result_bytes, 1)
+    match kernel.kind:
+        case "add" | "mul" if passes < BROADCAST:
+            return f"broadcast {kernel.kind}"
+        case "quantize" if passes <= 2:
+            return "requantize"
+        case "transpose" if kernel.operand[-1] != kernel.result[-1]:
+            return "transpose of channels"
+        case kind:
+            return kind
+
+
+def _macs_by(width: int) -> str:
+    return f"{MACS} by {width}"
+
+
+def _padded(count: float, width: int) -> int:
+    return math.ceil(count / width) * width
 
 
 def _cold(model_bytes: float, size: int) -> float:

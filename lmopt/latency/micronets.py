@@ -58,7 +58,7 @@ CHANNELS: tuple[int, ...] = (
     *(8, 12, 16, 18, 24, 32, 36, 40, 48, 64, 72, 80),
     *(96, 112, 128, 144, 160, 192, 224, 256, 320, 384, 512),
 )
-MIXED = 110
+MIXED = 130
 MIXED_MACS = 5e5, 6e8
 FOOTPRINTS = (0.0, 0.25e6, 1e6, 4e6, 16e6, 48e6)
 """Bytes of weights between which as many mixed networks are drawn: caches hold the first."""
@@ -134,9 +134,14 @@ def _chains(rng: np.random.Generator, share: float) -> Iterator[tuple[str, Make]
         a, b = _pick(rng, CHANNELS[:15]), _pick(rng, CHANNELS[2:20])
         conv = Conv2D(b, (side, side), padding="valid")
         yield f"whole {side} {a}-{b}", _fan((side, side, a), 4, conv)
-    for k in times(32):
-        window = (3, 3, 3, 5)[k % 4]
-        side, a = _drawn_map(rng, 2e3, 1e6, least=3)
+    for _ in times(14):
+        side, a = _drawn_map(rng, 4e3, 4e5, least=4)
+        groups = _pick(rng, [g for g in (2, 3, 4, 8, a // 16) if g > 1 and a % g == 0] or [2])
+        conv = Conv2D(a, (3, 3), groups=groups)
+        yield f"3x3 of {groups} groups {side} {a}", _chain((side, side, a), 6, conv)
+    for k in times(40):
+        window = (3, 3, 3, 5, 7)[k % 5]
+        side, a = _drawn_map(rng, 2e3, 1e6 if window < 7 else 1e5, least=3)
         depthwise = DepthwiseConv2D((window, window))
         yield f"depthwise {window} {side} {a}", _chain((side, side, a), 8, depthwise)
     for k in times(16):
@@ -176,6 +181,7 @@ _MAPS: Sequence[tuple[str, int, Op]] = (
     ("tanh", 4, Tanh()),
     ("softmax", 3, Softmax()),
     ("transpose", 5, Transpose((0, 2, 1, 3))),
+    ("transpose of channels", 5, Transpose((0, 1, 3, 2))),
 )
 """Ops that keep the shape of their operand."""
 
@@ -312,7 +318,7 @@ def _network(seed: int) -> Graph:
 def _inverted(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
     before, channels = net.value, net.shape[-1]
     factor = _pick(rng, (1, 2, 4, 6))
-    window = _pick(rng, (3, 3, 5))
+    window = _pick(rng, (3, 3, 3, 5, 5, 7))
     if factor > 1:
         net.put(Conv2D(channels * factor, (1, 1), activation="relu6"))
     net.put(DepthwiseConv2D((window, window), (step, step), activation="relu6"))
@@ -354,10 +360,23 @@ def _excited(rng: np.random.Generator, net: _Net, width: int, step: int) -> None
 
 def _dense_block(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
     before = net.value
+    if rng.random() < 0.5:
+        net.put(Relu())
+        net.put(Conv2D(_pick(rng, (32, 64, 128)), (1, 1), activation="relu"))
     made = net.put(Conv2D(_pick(rng, (8, 16, 32)), (3, 3), activation="relu"))
     net.put(Concat(), before, made)
     if step > 1:
         net.put(AvgPool2D((2, 2), (2, 2), "valid"))
+
+
+def _grouped(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
+    before, channels = net.value, width // 16 * 16 or 16
+    net.put(Conv2D(channels, (1, 1), activation="relu"))
+    groups = channels // _pick(rng, (8, 16))
+    net.put(Conv2D(channels, (3, 3), (step, step), groups=groups, activation="relu"))
+    made = net.put(Conv2D(channels, (1, 1)))
+    beside = net.put(Conv2D(channels, (1, 1), (step, step)), before)
+    net.put(Add("relu"), beside, made)
 
 
 def _two_scales(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
@@ -374,4 +393,7 @@ def _two_scales(rng: np.random.Generator, net: _Net, width: int, step: int) -> N
         net.put(MaxPool2D((2, 2), (2, 2), "valid"))
 
 
-_BLOCKS = (_inverted, _plain, _residual, _separable, _excited, _dense_block, _two_scales)
+_BLOCKS = (
+    *(_inverted, _plain, _residual, _separable, _excited, _dense_block, _grouped),
+    *(_two_scales, _two_scales),
+)

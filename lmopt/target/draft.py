@@ -109,6 +109,7 @@ activations = ["relu", "relu6"]
 into = ["conv2d", "depthwise_conv2d", "dense", "add"]
 pads = true                     # padding within the convolution behind it
 sums = false                    # an addition within the convolution before it
+integers = false                # whether that goes for activations of integers too
 kind = "guess"
 source = "say where this is from"
 

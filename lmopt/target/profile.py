@@ -137,6 +137,7 @@ class Fusion:
         pads: Whether padding runs within the convolution behind it.
         sums: Whether an addition runs within the convolution before it.
         kind, source: How that is known, and where from.
+        integers: Whether that goes for activations of integers too; else only for those in one op.
     """
 
     activations: tuple[str, ...]
@@ -145,6 +146,7 @@ class Fusion:
     sums: bool
     kind: NumberKind
     source: str
+    integers: bool = True
 
 
 DEFAULT_FUSION = Fusion(

@@ -55,6 +55,7 @@ A target file holds::
     into = ["conv2d", "depthwise_conv2d"]
     pads = true                     # padding within the convolution behind it
     sums = false                    # an addition within the convolution before it
+    integers = false                # whether that goes for activations of integers too
     kind = "sourced"
     source = "..."
 
@@ -158,6 +159,7 @@ class _Fusion(_Stated):
     into: list[str] = []
     pads: bool = False
     sums: bool = False
+    integers: bool = True
 
 
 class _Experience(_Stated):

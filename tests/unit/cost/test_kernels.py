@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from ai_edge_litert.schema_py_generated import ModelT
 
+from lmopt import zoo
 from lmopt.codegen.tflite import emit
 from lmopt.cost.estimate import estimate
 from lmopt.cost.kernels import COMPOSITE, Kernel, kernels
@@ -51,6 +52,16 @@ def test_every_target_fuses_by_its_own_rules() -> None:
     assert on_gpu["depthwise"].fused == ("swish",)
     plain = replace(CPU, fusion=None)
     assert "relu" in named(block(), plain) and DEFAULT_FUSION.pads is False
+
+
+def test_where_the_engine_clamps_floats_alone_integers_have_a_kernel_more() -> None:
+    edit = Edit("separate")
+    image = edit.input("image", (None, 8, 8, 4))
+    edit.output("y", edit.add("relu", Relu(), edit.add("conv", Conv2D(4, (1, 1)), image)))
+    drawn = zoo.initialize(edit.done(), 0)
+    assert "relu" not in named(drawn, CPU)
+    assert "relu" in named(stored(drawn, "i8"), CPU)
+    assert "relu" not in named(stored(drawn, "u8"), load_target("velvet-apu"))
 
 
 def test_sixteen_bits_run_beside_an_engine_that_does_not_take_them() -> None:

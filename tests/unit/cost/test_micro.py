@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lmopt import zoo
 from lmopt.cost import micro
 from lmopt.cost.estimate import MODEL, estimate
 from lmopt.cost.kernels import Kernel, kernels
@@ -16,7 +17,8 @@ from lmopt.cost.parts import parts_us
 from lmopt.errors import BackendError
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
-from lmopt.ir.ops import Add, Conv2D, Dense, DepthwiseConv2D, HardSwish, Mean
+from lmopt.ir.ops import Add, Conv2D, Dense, DepthwiseConv2D, HardSwish, Mean, Mul, Transpose
+from lmopt.latency.micronets import stored
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Experience, KernelPrices, Quantity
 
@@ -62,7 +64,8 @@ def test_terms_of_a_convolution_and_of_a_depthwise_one_by_hand() -> None:
     assert terms(stem, 1e3) == pytest.approx(
         {
             "f32/window/launch": 1,
-            "f32/window/macs": 64 * 16 * 28 / 1e6,  # 12 channels in vectors of 8, 27 operands of 4
+            "f32/window/macs by 8": 64 * 16 * 27 / 1e6,  # 12 channels take as long as 16
+            "f32/window/macs by 16": 64 * 16 * 27 / 1e6,
             "f32/window/macs of images": 64 * 12 * 27 / 1e6,
             "f32/window/pixels": 0.064,
             "f32/window/rows": 64 * 27 / 1e6,
@@ -73,12 +76,49 @@ def test_terms_of_a_convolution_and_of_a_depthwise_one_by_hand() -> None:
         }
     )
     found = terms(deep, 1 << 21)
-    assert found["f32/depthwise/macs"] == pytest.approx(64 * 16 * 9 / 1e6)
+    assert found["f32/depthwise/macs by 8"] == pytest.approx(64 * 16 * 9 / 1e6)
     assert found["f32/depthwise/channels"] == 0.012
     bytes_read = 4 * 10 * 12 / 1e6  # nine weights and a bias per channel
     assert found["cold beyond 512 KiB"] == pytest.approx(bytes_read)
     assert found["cold beyond 2048 KiB"] == pytest.approx(bytes_read / 2)
     assert found["cold beyond 8192 KiB"] == 0.0
+
+
+def test_integers_are_summed_eight_channels_at_a_time() -> None:
+    graph = stored(zoo.initialize(network(16, 20, 1), 0), "i8")
+    stem, point = (k for k in kernels(graph, HOST) if k.work in ("window", "pointwise"))
+    assert terms(stem, 1e3)["i8/window/macs by 8"] == pytest.approx(64 * 24 * 9 * 8 / 1e6)
+    found = terms(point, 1e3)
+    assert found["i8/pointwise/macs by 8"] == pytest.approx(64 * 24 * 24 / 1e6)
+    assert found["i8/pointwise/macs by 16"] == pytest.approx(64 * 32 * 24 / 1e6)
+
+
+def test_kernels_of_one_kind_that_run_otherwise_are_groups_of_their_own() -> None:
+    edit = Edit("net")
+    image = edit.input("image", (None, 8, 8, 16))
+    grouped = edit.add("grouped", Conv2D(16, (3, 3), groups=4), image)
+    wide = edit.add("wide", DepthwiseConv2D((5, 5)), grouped)
+    slow = edit.add("slow", DepthwiseConv2D((7, 7)), wide)
+    mean = edit.add("mean", Mean(keepdims=True), slow)
+    scaled = edit.add("scaled", Mul(), slow, mean)
+    total = edit.add("total", Add(), scaled, image)
+    turned = edit.add("turned", Transpose((0, 2, 1, 3)), total)
+    edit.output("y", edit.add("shuffled", Transpose((0, 1, 3, 2)), turned))
+    names = {"grouped", "wide", "slow", "mean", "scaled", "total", "turned", "shuffled"}
+    for storage in ("f32", "i8"):
+        found = kernels(stored(zoo.initialize(edit.done(), 0), storage), HOST)
+        groups = {kernel.node: micro.group_of(kernel) for kernel in found}
+        assert {name: groups[name] for name in groups if name in names} == {
+            "grouped": f"{storage}/grouped",
+            "wide": f"{storage}/wide depthwise",
+            "slow": f"{storage}/wide slow depthwise",
+            "mean": f"{storage}/mean",
+            "scaled": f"{storage}/broadcast mul",
+            "total": f"{storage}/add",
+            "turned": f"{storage}/transpose",
+            "shuffled": f"{storage}/transpose of channels",
+        }
+    assert terms(found[1], 1e3)["i8/grouped/groups"] == 4
 
 
 def test_prices_that_made_the_times_are_found_again() -> None:
@@ -135,7 +175,7 @@ def test_an_estimate_adds_up_prices_and_goes_by_rates_where_there_are_none() -> 
         "speedup_2": 1.5,
     }
     prices = KernelPrices(
-        {micro.CALL: 3.0, "f32/pointwise/launch": 2.0, "f32/pointwise/macs": 1000.0}, error=0.1
+        {micro.CALL: 3.0, "f32/pointwise/launch": 2.0, "f32/pointwise/macs by 8": 1000.0}, error=0.1
     )
     target = replace(
         HOST,
