@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lmopt.cost.estimate import Estimate, KernelTime
 from lmopt.cost.parts import parts_us
 from lmopt.cost.prices import INTEGERS
+from lmopt.ir.graph import Graph
 from lmopt.ir.types import DType
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import Target
@@ -85,12 +86,24 @@ def _float_us(time: KernelTime, engine: Target, found: Estimate) -> float | None
     return sum(parts_us([twin], engine, count, model_bytes=model_bytes)[0])
 
 
+def _fits_into_the_kernel_before(graph: Graph, name: str) -> bool:
+    """Returns whether a node clamps what an op gives that could clamp by itself."""
+    node = graph.node(name)
+    if node.op.kind not in ("relu", "relu6"):
+        return False
+    before = graph.producer(node.inputs[0])
+    alone = len(graph.users(before.value)) == 1
+    return alone and getattr(before.op, "activation", "") == "none"
+
+
 def _change(found: Estimate, time: KernelTime, float_us: float | None, target: Target) -> str:
     kernel = time.kernel
     if kernel.refused and kernel.kind not in target.supported_ops:
         return INSTEAD.get(kernel.kind, OTHERWISE)
     if kernel.refused:
         return f"store it in one of {', '.join(target.storage)}"
+    if kernel.storage in INTEGERS and _fits_into_the_kernel_before(found.graph, kernel.node):
+        return "fold-batchnorm, before quantizing, puts it into the kernel before"
     if float_us is not None and time.us > LOST * float_us:
         return f"{float_us:.1f} us in floating point: keep it real (quantize-mixed), or widen it"
     if time.launch_us > LAUNCH_BOUND * time.us:

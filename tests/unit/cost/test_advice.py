@@ -8,8 +8,9 @@ from lmopt.cost.advice import Advice, advise
 from lmopt.cost.estimate import estimate
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
-from lmopt.ir.ops import Conv2D, Mean
+from lmopt.ir.ops import Add, Conv2D, Mean, Relu
 from lmopt.ir.types import DType, ValueRange
+from lmopt.latency.micronets import stored
 from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
 from lmopt.target.catalog import load_target
@@ -60,6 +61,16 @@ def test_integers_that_lose_against_floats_say_by_how_much() -> None:
     # The float twin costs what the float graph's kernel does.
     assert on(net(), cpu)["wide"].time.us == pytest.approx(good.float_us, rel=0.01)
     assert on(graph, cpu)["image_stored"].float_us is None
+
+
+def test_a_relu_of_integers_belongs_into_the_layer_before() -> None:
+    edit = Edit("net")
+    conv = edit.add("conv", Conv2D(8, (3, 3)), edit.input("image", (None, 32, 32, 8)))
+    inner = edit.add("inner", Relu(), conv)
+    edit.output("y", edit.add("outer", Relu(), edit.add("sum", Add(), inner, conv)))
+    found = on(stored(initialized(edit.done()), "i8"), load_target("p30-cpu"))
+    assert found["outer"].change.startswith("fold-batchnorm, before quantizing")
+    assert "fold-batchnorm" not in found["inner"].change  # the convolution has another user
 
 
 def test_storage_that_the_engine_lacks_is_named() -> None:
