@@ -54,8 +54,8 @@ def test_phases_follow_the_stages() -> None:
     recipe = recipe_for("dan2")
     teacher = Teacher(detector(), CONTRACT, 0.25)
     first, second, last = plans = [phase.plan for phase in recipe.phases(teacher)]
-    assert (first.epochs, first.answer, first.frozen) == (18.0, "stage1_landmarks", ())
-    assert (second.epochs, second.answer, second.frozen) == (6.0, None, ("stage1_*",))
+    assert (first.epochs, first.answer, first.frozen) == (20.0, "stage1_landmarks", ())
+    assert (second.epochs, second.answer, second.frozen) == (20.0, None, ("stage1_*",))
     assert (last.epochs, last.frozen) == (0.0, ())
     assert all(plan.teacher is teacher and plan.loss == "wing" for plan in plans)
 
