@@ -96,7 +96,7 @@ def killed(given: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             return number, had
         os.killpg(life.pid, signal.SIGKILL)
         life.wait()
-        had |= found_in(given.out / "killed")
+        had = found_in(given.out / "killed") | had  # as it was when it was first seen
         print(f"killed {number + 1} times, {len(had)} findings", flush=True)
     return given.kills, had
 

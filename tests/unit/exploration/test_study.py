@@ -113,9 +113,12 @@ def dies_after(study: Study, writes: int) -> None:
     Those of one drawing count for none: what is left of it is drawn on with other luck.
     """
     storage, left = study._study._storage, iter(range(writes))
-    for name in ("create_new_trial", "set_trial_user_attr"):
-        _stop(storage, name, left)
-    for name in ("set_trial_state_values", "set_study_user_attr"):
+    for name in (
+        "create_new_trial",
+        "set_trial_user_attr",
+        "set_trial_state_values",
+        "set_study_user_attr",
+    ):
         _stop(storage, name, left)
 
 
