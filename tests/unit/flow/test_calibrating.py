@@ -256,3 +256,11 @@ def test_a_cable_pulled_in_the_middle_loses_no_timing(
     log = path_of("p30-cpu").with_suffix(".timings.jsonl")
     assert len(log.read_text().splitlines()) == 1 + 3
     assert not target_named("p30-cpu").kernel_prices
+
+
+def test_a_network_takes_what_its_undisturbed_visits_take(tmp_path: Path) -> None:
+    log = calibrating._Log(tmp_path / "timings.jsonl", "here")
+    for us in (130.0, 173.0, None, 131.0, 172.0, 132.0):
+        log.add(VisitTime("a", 1, us))
+    assert log.us("a", 1) == 131.0
+    assert log.us("a", 2) is None
