@@ -25,6 +25,7 @@ from lmopt.quant.segment import stages_of
 from lmopt.quant.weights import RoundedKernel
 from lmopt.target.profile import EndType
 from lmopt_passes.center_output import center, linear_answers, shift_answer, shift_behind
+from lmopt_passes.drowned import drowned
 from lmopt_passes.equalize import equalized
 from lmopt_passes.float_head import float_head
 
@@ -58,7 +59,10 @@ class Options(Protocol):
 
     @property
     def float_head(self) -> bool:
-        """Whether the last, cheap layers stay in float32 where the answers are float32."""
+        """Whether the last, cheap layers stay in float32 where the answers are float32.
+
+        So do vectors that eight bits cannot hold; see `lmopt_passes.drowned`.
+        """
 
     @property
     def input(self) -> EndType:
@@ -159,6 +163,14 @@ class PostTraining:
             ends = [owner[value] for _, value in graph.outputs if value in owner]
             narrow = calibrator.ranges(graph, ends, "mse", faces=faces, storage=DType.U8)
             ranges = {**ranges, **narrow}
+        if options.float_head and options.output == "float32" and scheme.storage is not DType.I16:
+            lost = drowned(graph, scheme, ranges, calibrator, faces=min(faces, MEAN_FACES))
+            scheme = replace(scheme, real=scheme.real | {value.node for value in lost})
+            remarks += [
+                f"{value} in float32: what tells most faces apart is {ratio:.0f} dB above its "
+                "rounding error, as rare faces stretch its range"
+                for value, ratio in lost.items()
+            ]
         made = cls(
             graph, scheme, ranges, means, centered, tuple(remarks), calibrator, faces, options
         )

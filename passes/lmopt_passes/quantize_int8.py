@@ -29,7 +29,8 @@ class QuantizeInt8(Pass):
         keep_float: Nodes that stay in float32; `stage1_*` means all that begin so.
         equalize: Whether channels are rescaled first, as by the pass `equalize`: an activation has
             one scale for all of them.
-        float_head: Whether the last, cheap layers stay in float32 where the answers are float32.
+        float_head: Whether the last, cheap layers stay in float32 where the answers are float32,
+            and vectors that eight bits cannot hold because rare faces stretch their range.
         rounding: How kernels are rounded: nearest, or reconstructed: so that what they give errs
             least on calibration faces, in some seconds more.
 

@@ -53,7 +53,8 @@ class QuantizeMixed(Pass):
         input: Element type of the inputs: float32, uint8 (the picture's bytes), int8 or int16.
         output: Element type of the outputs.
         equalize: Whether channels are rescaled first, so that rounding makes the least noise.
-        float_head: Whether the last, cheap layers stay in float32 where the answers are float32.
+        float_head: Whether the last, cheap layers stay in float32 where the answers are float32,
+            and vectors that eight bits cannot hold because rare faces stretch their range.
     """
 
     name: ClassVar[str] = "quantize-mixed"
