@@ -7,7 +7,7 @@ as if nothing had happened.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -116,23 +116,13 @@ def next_to_finish(racers: Sequence[Racer], fidelities: int) -> Racer | None:
     return None
 
 
-def next_to_extend(
-    racers: Sequence[Racer], extended: Container[tuple[int, int]], fidelities: int
-) -> Racer | None:
-    """Returns whose weights a new, smaller candidate inherits; None when nobody's pay.
+def worth_extending(racers: Sequence[Racer], fidelities: int) -> list[Racer]:
+    """Returns those on the front, as far as can be seen, that were trained beyond the first time.
 
-    It is on the front, as far as can be seen, and was trained beyond the first fidelity.
-
-    Args:
-        racers: All.
-        extended: Numbers and fidelities that have descendants already.
-        fidelities: How many there are.
+    Whoever adds most to the hypervolume comes first.
     """
-    for racer in _expected_front(racers, fidelities):
-        last = racer.fidelity
-        if last >= min(2, fidelities) and (racer.number, last) not in extended:
-            return racer
-    return None
+    front = _expected_front(racers, fidelities)
+    return [racer for racer in front if racer.fidelity >= min(2, fidelities)]
 
 
 def _expected_front(racers: Sequence[Racer], fidelities: int) -> list[Racer]:

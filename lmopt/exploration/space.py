@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -175,6 +176,15 @@ class SearchSpace:
         """Returns a sketch that goes on from what another one is after a fidelity."""
         trained = self._recovery(fidelity)
         return Sketch(_joined([sketch.before, *trained, self.further]), sketch.after)
+
+    def twins(self, sketch: Sketch) -> tuple[Sketch, ...]:
+        """Returns the sketches that a sketch's training serves as well: other stages behind it.
+
+        Those with open numbers are for `draw`.
+        """
+        fixed = [[text for text in stage if not ranges(text)] for stage in self.after]
+        texts = [_joined(chosen) for chosen in product(*fixed)]
+        return tuple(Sketch(sketch.before, text) for text in texts if text != sketch.after)
 
     def _recovery(self, fidelity: int) -> list[str]:
         name, brace, options = self.recovery.partition("{")

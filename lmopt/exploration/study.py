@@ -212,7 +212,7 @@ class Study:
 
     def _take(self, trial: Any) -> Asked:
         trial.set_user_attr(_WORKER, _this_process())
-        if _PARENT in trial.user_attrs:
+        if _AFTER in trial.user_attrs:  # was put in line, or drawn by a process that died
             return Asked(trial.number, _sketch_of(trial))
         sketch = self._space.draw(trial)
         trial.set_user_attr(_BEFORE, sketch.before)
@@ -222,7 +222,20 @@ class Study:
     def grow(self, parent: int, fidelity: int) -> None:
         """Puts a descendant next in line: what `parent` is after a fidelity, made smaller."""
         sketch = self._space.descendant(self.sketch(parent), fidelity)
-        attributes = {_BEFORE: sketch.before, _AFTER: sketch.after, _PARENT: [parent, fidelity]}
+        self._put_in_line(sketch, {_PARENT: [parent, fidelity]})
+
+    def vary(self, number: int) -> bool:
+        """Puts a twin next in line that nobody asked for yet; returns whether there is one."""
+        trials = self._study.get_trials(deepcopy=False)
+        known = {_sketch_of(trial) for trial in trials if _AFTER in trial.user_attrs}
+        for sketch in self._space.twins(self.sketch(number)):
+            if sketch not in known:
+                self._put_in_line(sketch, {})
+                return True
+        return False
+
+    def _put_in_line(self, sketch: Sketch, more: Mapping[str, Any]) -> None:
+        attributes = {_BEFORE: sketch.before, _AFTER: sketch.after, **more}
         self._study.enqueue_trial({}, user_attrs=attributes)
 
     def parents(self) -> Mapping[int, tuple[int, int]]:

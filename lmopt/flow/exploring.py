@@ -95,6 +95,8 @@ class Explorer:
         """Returns a task; notes the reason where there is nothing to explore any more."""
         if self._begun:
             return self._task(self._begun.pop(0), 1)
+        if (task := self._next_twin(left)) is not None:
+            return task
         while not self._stopped:
             if self._has_settled():
                 self._stopped = "the front has stood still"
@@ -119,17 +121,36 @@ class Explorer:
         return None
 
     def _grow(self) -> None:
-        """Puts a descendant of a good candidate in line, unless others come first."""
-        parents = self.study.parents()
-        if not self.space.further or self.study.has_waiting:
+        """Puts a good candidate's twin or its descendant in line, unless others come first."""
+        if self.study.has_waiting:
             return
+        good = racing.worth_extending(self.study.racers(), self.fidelities)
+        if any(self.study.vary(racer.number) for racer in good) or not self.space.further:
+            return
+        parents = self.study.parents()
         if len(parents) < GROWN * len(self.study.asked):
             done = set(parents.values())
-            racer = racing.next_to_extend(self.study.racers(), done, self.fidelities)
-            if racer is not None:
-                self.study.grow(racer.number, racer.fidelity)
+            for racer in good:
+                if (racer.number, racer.fidelity) not in done:
+                    self.study.grow(racer.number, racer.fidelity)
+                    return
+
+    def _next_twin(self, left: float) -> Task | None:
+        """Returns what costs next to nothing: whose twin has been through its next training."""
+        free = self._free(left)
+        before = {racer.number: self.study.sketch(racer.number).before for racer in free}
+        trained: dict[str, int] = {}
+        for racer in free:
+            text = before[racer.number]
+            trained[text] = max(racer.fidelity, trained.get(text, 0))
+        for racer in free:
+            if 0 < racer.fidelity < trained[before[racer.number]] and not racer.dropped:
+                return self._task(racer.number, racer.fidelity + 1)
+        return None
 
     def _next_to_finish(self, left: float) -> Task | None:
+        if (task := self._next_twin(left)) is not None:
+            return task
         racer = racing.next_to_finish(self._free(left), self.fidelities)
         return None if racer is None else self._task(racer.number, racer.fidelity + 1)
 

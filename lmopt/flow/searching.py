@@ -216,7 +216,8 @@ def fitted(space: SearchSpace, bench: Workbench, listen: Listener = ignore) -> S
         try:
             bench.run(Pipeline.parse(lowest(f"{space.begin},{text}" if text else space.begin)))
         except PassError as error:
-            listen(events.Noted(f"left out: {text}: {error.what}"))
+            hint = f" ({error.hint})" if error.hint else ""
+            listen(events.Noted(f"left out: {text}: {error.what}{hint}"))
             return False
         return True
 

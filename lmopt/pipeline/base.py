@@ -176,7 +176,7 @@ NEED_HINTS: Mapping[Need, str] = {
     Need.TRAINER: "give training faces with --data (or lmopt.compile(..., data=...))",
     Need.CALIBRATOR: "give calibration faces with --data (or lmopt.compile(..., data=...))",
     Need.SCORER: "give faces with --data",
-    Need.COST: "give a target with --target",
+    Need.COST: "give a target with --target; host has numbers after lmopt targets calibrate host",
     Need.CONTRACT: "give --contract FILE.toml",
 }
 

@@ -159,7 +159,7 @@ _NEED_NAMES = {
     Need.TRAINER: "training faces",
     Need.CALIBRATOR: "calibration faces",
     Need.SCORER: "faces to score on",
-    Need.COST: "a target",
+    Need.COST: "a target with numbers to estimate by",
     Need.CONTRACT: "the detector's contract",
 }
 

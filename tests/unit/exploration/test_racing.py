@@ -88,15 +88,12 @@ def test_the_front_is_trained_to_its_end_by_what_it_will_be() -> None:
     assert racing.next_to_finish((), 2) is None
 
 
-def test_who_is_on_the_front_and_well_trained_has_descendants_once() -> None:
+def test_who_is_on_the_front_and_well_trained_is_worth_extending() -> None:
     racers = (racer(0, 0.5, 9, 6, 5.0), racer(1, 0.3, 9, 8), racer(2, 0.4, 9, 7, 6.5))
-    first = racing.next_to_extend(racers, set(), 3)
-    assert first is not None and first.number == 0  # 1 was trained too little, 2 adds less
-    second = racing.next_to_extend(racers, {(0, 2)}, 3)
-    assert second is not None and second.number == 2
-    assert racing.next_to_extend(racers, {(0, 2), (2, 2)}, 3) is None
-    again = racing.next_to_extend(racers, {(0, 1), (2, 2)}, 3)
-    assert again is not None and again.number == 0  # it was trained further since
+    good = racing.worth_extending(racers, 3)
+    assert [r.number for r in good] == [0, 2]  # 1 was trained too little, 2 adds less
+    once = (racer(0, 0.5, 9, 6), racer(1, 0.3, 9, 8))
+    assert {r.number for r in racing.worth_extending(once, 1)} == {0, 1}
 
 
 def test_nothing_is_guessed_from_few_and_only_the_hopeless_is_told() -> None:

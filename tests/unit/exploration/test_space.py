@@ -165,3 +165,14 @@ def test_a_descendant_goes_on_from_what_its_parent_was() -> None:
     assert space.pipeline(child, 1) == Pipeline.parse(wanted)
     before = str(space.pipeline(parent, 1)).removesuffix(",quantize-int8")
     assert str(space.pipeline(child, 0)).startswith(before)
+
+
+def test_twins_share_the_training_and_have_no_open_numbers() -> None:
+    space = SearchSpace(
+        before=(("", "prune{amount=0.5}"),),
+        after=(("debias",), ("", "quantize-int8", "quantize-int8{faces=10..20:10}")),
+    )
+    one = Sketch("prune{amount=0.5}", "debias")
+    twin = Sketch("prune{amount=0.5}", "debias,quantize-int8")
+    assert space.twins(one) == (twin,) and space.twins(twin) == (one,)
+    assert space.twins(Sketch("", "other")) == (Sketch("", "debias"), Sketch("", twin.after))

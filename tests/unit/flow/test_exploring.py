@@ -7,6 +7,7 @@ are searched in `tests/e2e/test_search.py`.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ SPACE = SearchSpace(
     epochs=(1.0, 3.0, 12.0),
     further="prune{amount=0.3}",
 )
+STORED = replace(SPACE, after=(("", "quantize-int8"),))
 FACES = 20
 BASELINE = 4.0
 
@@ -77,6 +79,8 @@ class MadeUp:
         self.spent += minutes
         loss = 3 * (1 - removed) ** 4 + 0.3 * blocks
         errors = BASELINE + loss / (1 + epochs) ** 0.5 + 0.2 * np.sin(np.arange(FACES))
+        if task.pipeline.passes[-1].name == "quantize-int8":
+            removed *= 0.6
         made = Trained(str(task.pipeline), "d", "m", 1, 0.0, 10, int(1e6 * removed), 60 * minutes)
         return Outcome(task, Scored(made, tuple(errors.tolist())))
 
@@ -89,14 +93,18 @@ class MadeUp:
 
 
 def explore(
-    folder: Path, made_up: MadeUp, seen: list[Event] | None = None, **limits: object
+    folder: Path,
+    made_up: MadeUp,
+    seen: list[Event] | None = None,
+    space: SearchSpace = SPACE,
+    **limits: object,
 ) -> tuple[Tried, ...]:
     """Returns everything that was tried until the search ends, or the process is killed."""
     folder.mkdir(exist_ok=True)
-    study = Study(f"sqlite:///{folder / 's.db'}", "s", SPACE, "i", seed=0, sampler="tpe")
+    study = Study(f"sqlite:///{folder / 's.db'}", "s", space, "i", seed=0, sampler="tpe")
     request = SearchRequest("velvet-apu", **limits)  # type: ignore[arg-type]
     explorer = Explorer(
-        *(request, SPACE, study, made_up, made_up, [BASELINE] * FACES),  # type: ignore[arg-type]
+        *(request, space, study, made_up, made_up, [BASELINE] * FACES),  # type: ignore[arg-type]
         listen=(lambda event: None) if seen is None else seen.append,
     )
     explorer.run(made_up.minutes)
@@ -136,6 +144,22 @@ def test_descendants_inherit_the_weights_of_good_candidates(undisturbed) -> None
         assert parent in texts and parent.count("finetune") >= 2
     numbers = [t.asked.number for t in tried]
     assert numbers == sorted(set(numbers)) and len(tried) == 10
+
+
+def test_a_training_serves_every_storage_of_what_is_worth_it(tmp_path) -> None:
+    tried = explore(tmp_path, MadeUp(), space=STORED, trials=16)
+    known = {str(t.asked.sketch): t for t in tried}
+    racers = {t.asked.number: t for t in tried}
+    twins = 0
+    for sketch, one in known.items():
+        other = known.get(f"{sketch},quantize-int8")
+        if other is not None and other.findings and one.findings:
+            assert len(other.findings) == len(one.findings)
+            twins += 1
+    well = [t for t in racers.values() if len(t.findings) > 2]
+    assert twins >= 2 and well
+    best = min(well, key=lambda t: t.findings[-1].ms.value)
+    assert best.asked.sketch.after == "quantize-int8"
 
 
 def test_several_at_once_make_what_one_makes_and_nothing_twice(tmp_path) -> None:
