@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -30,6 +30,22 @@ COMPOSITE: Mapping[str, tuple[int, int]] = {
 """Operators that codegen writes for an op, and how often its tensors pass through memory (a guess:
 most of the operators work on less than the whole)."""
 
+LEFT_BY_XNNPACK: Mapping[str, frozenset[str]] = {
+    "f32": frozenset({"resize_nearest"}),
+    **dict.fromkeys(
+        ("i8", "u8"),
+        frozenset(
+            {"avg_pool2d", "hard_swish", "maximum", "minimum", "prelu", "relu", "relu6"}
+            | {"resize_nearest"}
+        ),
+    ),
+}
+"""Ops by storage that TensorFlow Lite's XNNPACK delegate leaves to the runtime's own kernels.
+
+Source: LiteRT 2.3.0, operators that its interpreter still lists beside the delegate's in networks
+    of two 1x1 convolutions with the op between them.
+"""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -49,6 +65,7 @@ class Kernel:
         operand, result: Shapes of the first operand and the result, without the batch.
         window: Height and width of what a convolution looks at; (1, 1) of all else.
         groups: Of a convolution's channels.
+        resumes: Whether a CPU changes for it from XNNPACK to the runtime's own kernels, or back.
     """
 
     node: str
@@ -65,6 +82,7 @@ class Kernel:
     result: tuple[int, ...] = ()
     window: tuple[int, int] = (1, 1)
     groups: int = 1
+    resumes: bool = False
 
     @property
     def delegated(self) -> bool:
@@ -83,10 +101,15 @@ def kernels(graph: Graph, target: Target) -> tuple[Kernel, ...]:
     guests: dict[str, list[str]] = {}
     for guest in hosts:
         guests.setdefault(_root(hosts, guest), []).append(guest)
-    return tuple(
+    found = [
         _kernel(graph, node, guests.get(node.name, ()), target)
         for node in graph.nodes
         if node.op.kind not in FREE and node.name not in hosts
+    ]
+    left = [kernel.kind in LEFT_BY_XNNPACK.get(kernel.storage, ()) for kernel in found]
+    changes = (False, *(before != after for before, after in pairwise(left)))
+    return tuple(
+        replace(kernel, resumes=change) for kernel, change in zip(found, changes, strict=False)
     )
 
 

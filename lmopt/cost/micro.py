@@ -22,9 +22,11 @@ from lmopt.ir.types import DType
 
 Array = NDArray[np.float64]
 
-MODEL = "terms per storage and group of kernels, version 2"
+MODEL = "terms per storage and group of kernels, version 3"
 CALL = "call"
 """The term of an inference itself."""
+CHANGE = "change"
+"""The term of a change between XNNPACK and the runtime's own kernels."""
 LAUNCH, MACS = "launch", "macs"
 VECTORS = (8, 16)
 """Channels that kernels compute together; the fit tells which, by the width of the registers."""
@@ -34,10 +36,12 @@ BROADCAST = 2.5
 """An operation on two maps as large as its result moves three; a smaller one makes it fewer."""
 LARGE_KERNEL = 1 << 19
 """Bytes of a kernel that no first or second cache holds beside what it is applied to."""
-CACHES = (1 << 19, 1 << 21, 1 << 23, 1 << 24)
+CACHES = (1 << 19, 1 << 21, 1 << 23, 1 << 24, 1 << 25)
 """Sizes around which a model's weights begin to be read from farther away."""
+DENSE_CACHES = (*CACHES, 1 << 26)
+"""The same for dense layers, which do nothing but wait for them."""
 FOLDS = 5
-COVERED = 0.9
+COVERED = 0.95
 """Part of the networks that a stated interval is to hold."""
 TRUSTED = 0.05
 """Error in ratio below which a network counts fully in the fit."""
@@ -105,8 +109,11 @@ def terms(kernel: Kernel, model_bytes: float) -> dict[str, float]:
                 found["macs of images"] = kernel.macs / 1e6
     group = group_of(kernel)
     named = {f"{group}/{term}": amount for term, amount in found.items()}
-    for size in CACHES:
-        named[f"cold beyond {size >> 10} KiB"] = (
+    if kernel.resumes:
+        named[CHANGE] = 1.0
+    dense = kernel.work == "dense"
+    for size in DENSE_CACHES if dense else CACHES:
+        named[f"cold {'dense ' if dense else ''}beyond {size >> 10} KiB"] = (
             kernel.weight_bytes / 1e6 * _cold(model_bytes, size)
         )
     return named
@@ -129,7 +136,7 @@ def parts_us(
     for name, amount in terms(kernel, model_bytes).items():
         spent = amount * prices.get(name, 0.0)
         term = name.rpartition("/")[2]
-        if term == LAUNCH:
+        if term in (LAUNCH, CHANGE):
             launch += spent
         elif term.startswith(MACS):
             arithmetic += spent
@@ -187,8 +194,8 @@ def _group(kernel: Kernel) -> str:
         case "depthwise":
             taps = math.prod(kernel.window)
             return f"{'wide ' if taps > 9 else ''}{'slow ' if taps > 25 else ''}depthwise"
-        case _ if kernel.groups > 1:
-            return "grouped"
+        case work if kernel.groups > 1:
+            return "grouped pointwise" if work == "pointwise" else "grouped"
         case "square" | "window":
             return "window"
         case other:

@@ -13,7 +13,7 @@ from lmopt.cost.micro import MODEL
 from lmopt.files import default_cache, write_atomically
 from lmopt.target.profile import Experience, KernelPrices, Target
 
-FIT = f"{MODEL}; small networks, version 3"
+FIT = f"{MODEL}; small networks, version 5"
 """What prices were fitted on and how; others are not read."""
 
 

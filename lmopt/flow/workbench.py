@@ -253,6 +253,7 @@ class Workbench:
             contract=contract,
             services=services,
             tutor=None if teacher is None else (teacher.graph, teacher.require_contract()),
+            tell=lambda what, done, total: self._listen(Activity(what, done, total)),
         )
 
     def run(self, pipeline: Pipeline, *, verify_each: bool = False) -> PipelineResult:

@@ -58,9 +58,9 @@ CHANNELS: tuple[int, ...] = (
     *(8, 12, 16, 18, 24, 32, 36, 40, 48, 64, 72, 80),
     *(96, 112, 128, 144, 160, 192, 224, 256, 320, 384, 512),
 )
-MIXED = 130
+MIXED = 180
 MIXED_MACS = 5e5, 6e8
-FOOTPRINTS = (0.0, 0.25e6, 1e6, 4e6, 16e6, 48e6)
+FOOTPRINTS = (0.0, 0.25e6, 1e6, 4e6, 16e6, 64e6)
 """Bytes of weights between which as many mixed networks are drawn: caches hold the first."""
 TRIES = 2000
 
@@ -134,25 +134,33 @@ def _chains(rng: np.random.Generator, share: float) -> Iterator[tuple[str, Make]
         a, b = _pick(rng, CHANNELS[:15]), _pick(rng, CHANNELS[2:20])
         conv = Conv2D(b, (side, side), padding="valid")
         yield f"whole {side} {a}-{b}", _fan((side, side, a), 4, conv)
-    for _ in times(14):
+    for k in times(21):
+        window = (3, 3, 1)[k % 3]
         side, a = _drawn_map(rng, 4e3, 4e5, least=4)
         groups = _pick(rng, [g for g in (2, 3, 4, 8, a // 16) if g > 1 and a % g == 0] or [2])
-        conv = Conv2D(a, (3, 3), groups=groups)
-        yield f"3x3 of {groups} groups {side} {a}", _chain((side, side, a), 6, conv)
+        conv = Conv2D(a, (window, window), groups=groups)
+        yield f"{window}x{window} of {groups} groups {side} {a}", _chain((side, side, a), 6, conv)
     for k in times(40):
         window = (3, 3, 3, 5, 7)[k % 5]
         side, a = _drawn_map(rng, 2e3, 1e6 if window < 7 else 1e5, least=3)
         depthwise = DepthwiseConv2D((window, window))
         yield f"depthwise {window} {side} {a}", _chain((side, side, a), 8, depthwise)
     for k in times(16):
-        window = (3, 3, 3, 5)[k % 4]
+        window = (3, 3, 5, 7)[k % 4]
         side, a = _drawn_map(rng, 4e3, 1e6, least=4)
         depthwise = DepthwiseConv2D((window, window), (2, 2))
         yield f"depthwise {window}/2 {side} {a}", _fan((side, side, a), 6, depthwise)
-    for _ in times(16):
-        a = _pick(rng, (32, 64, 128, 256, 512, 1024, 2048))
+    for _ in times(24):
+        a = _pick(rng, (32, 64, 128, 256, 512, 1024, 2048, 4096, 9216))
         b = _pick(rng, (10, 64, 136, 256, 512, 1024))
         yield f"dense {a}-{b}", _chain((a,), 4, Dense(b), Dense(a))
+    for _ in times(6):
+        side, a = _drawn_map(rng, 2e3, 1e6, least=3)
+        yield f"scaled {side} {a}", _scaled((side, side, a), 8)
+    for name, number, op in _BETWEEN:
+        for _ in times(number):
+            side, a = _drawn_map(rng, 2e3, 4e5, least=3)
+            yield f"1x1, {name} {side} {a}", _chain((side, side, a), 8, Conv2D(a, (1, 1)), op)
     for name, number, op in _MAPS:
         for _ in times(number):
             side, a = _drawn_map(rng, 2e3, 1e6, least=3)
@@ -184,6 +192,14 @@ _MAPS: Sequence[tuple[str, int, Op]] = (
     ("transpose of channels", 5, Transpose((0, 1, 3, 2))),
 )
 """Ops that keep the shape of their operand."""
+_BETWEEN: Sequence[tuple[str, int, Op]] = (
+    ("prelu", 3, PRelu()),
+    ("hard swish", 3, HardSwish()),
+    ("relu", 3, Relu()),
+    ("average 3x3", 3, AvgPool2D((3, 3), (1, 1), "same")),
+    ("sigmoid", 3, Sigmoid()),
+)
+"""Ops that are timed between convolutions too: some of them XNNPACK leaves to the runtime."""
 
 _CHANGES: Sequence[tuple[str, int, Callable[[int, int], Op]]] = (
     ("max 2x2", 8, lambda side, a: MaxPool2D((2, 2), (2, 2), "valid")),
@@ -207,6 +223,21 @@ def _chain(shape: tuple[int, ...], count: int, *ops: Op) -> Make:
             op = ops[k % len(ops)]
             others = (image,) if op.arity == 2 else ()
             value = edit.add(f"op{k}", op, value, *others)
+        edit.output("y", value)
+        return edit.done()
+
+    return make
+
+
+def _scaled(shape: tuple[int, ...], count: int) -> Make:
+    """Returns what makes a chain of products with one number per channel."""
+
+    def make() -> Graph:
+        edit = Edit("scaled")
+        value = edit.input("image", (None, *shape))
+        mean = edit.add("mean", Mean(keepdims=True), value)
+        for k in range(count):
+            value = edit.add(f"op{k}", Mul(), value, mean)
         edit.output("y", value)
         return edit.done()
 
@@ -355,7 +386,11 @@ def _excited(rng: np.random.Generator, net: _Net, width: int, step: int) -> None
     net.put(Conv2D(channels, (1, 1)))
     net.put(Mul(), before, net.put(Sigmoid()))
     net.put(Conv2D(width, (1, 1), (step, step)))
-    net.put(_pick(rng, (HardSwish(), PRelu(), Relu())))
+    if rng.random() < 0.5:
+        net.put(_pick(rng, (HardSwish(), PRelu(), Relu())))
+    elif rng.random() < 0.5:
+        made = net.value
+        net.put(Mul(), made, net.put(Sigmoid()))
 
 
 def _dense_block(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
@@ -367,6 +402,25 @@ def _dense_block(rng: np.random.Generator, net: _Net, width: int, step: int) -> 
     net.put(Concat(), before, made)
     if step > 1:
         net.put(AvgPool2D((2, 2), (2, 2), "valid"))
+
+
+def _shuffled(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
+    """Adds what one half of the channels becomes beside the other, and interleaves them."""
+    groups = _pick(rng, (1, 1, 2, 4))
+    side, _, channels = net.shape
+    if step > 1 or channels % 16:
+        net.put(Conv2D(max(width // 16, 1) * 16, (3, 3), (step, step), activation="relu"))
+        side, _, channels = net.shape
+    before, half = net.value, (side, side, channels // 2)
+    kept = net.put(Slice((0, 0, 0), half, (1, 1, 1)))
+    net.put(Slice((0, 0, channels // 2), half, (1, 1, 1)), before)
+    net.put(Conv2D(channels // 2, (1, 1), groups=groups, activation="relu"))
+    net.put(DepthwiseConv2D((3, 3)))
+    made = net.put(Conv2D(channels // 2, (1, 1), groups=groups, activation="relu"))
+    net.put(Concat(), kept, made)
+    net.put(Reshape((side * side, 2, channels // 2)))
+    net.put(Transpose((0, 1, 3, 2)))
+    net.put(Reshape((side, side, channels)))
 
 
 def _grouped(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
@@ -394,6 +448,6 @@ def _two_scales(rng: np.random.Generator, net: _Net, width: int, step: int) -> N
 
 
 _BLOCKS = (
-    *(_inverted, _plain, _residual, _separable, _excited, _dense_block, _grouped),
+    *(_inverted, _plain, _residual, _separable, _excited, _dense_block, _grouped, _shuffled),
     *(_two_scales, _two_scales),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import ClassVar
@@ -43,6 +43,13 @@ ENGINE = "engine"
 ABSENT = "absent"
 """What a pass read that asked for something this run does not have, and did without."""
 
+Tell = Callable[[str, int, int], None]
+"""Hears what a long pass does, how much of it is done, and of how much (0 where nobody knows)."""
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
+
 
 @dataclass
 class PassContext:
@@ -56,6 +63,7 @@ class PassContext:
         reads: What was read so far.
         tutor: Detector to learn from, its graph and contract; None takes the graph that enters
             the pipeline.
+        tell: Hears of progress.
     """
 
     seed: int = 0
@@ -64,6 +72,7 @@ class PassContext:
     services: Mapping[Need, object] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
     tutor: tuple[Graph, Contract] | None = None
+    tell: Tell = _silent
 
     def current(self, key: str) -> str:
         """Returns what a pass that reads `key` depends on; empty when there is nothing to read."""

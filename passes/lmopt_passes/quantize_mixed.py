@@ -114,13 +114,20 @@ class QuantizeMixed(Pass):
             if (part, storage) not in tried:
                 if not in_time():
                     return math.inf
+                choices = len(parts) * (len(storages) - 1)
+                ctx.tell("looking at what each segment costs", len(tried), choices)
                 wide = parts[part] if storage is DType.I16 else frozenset[str]()
                 made = prepared.widening(wide).only(parts[part])
                 tried[part, storage] = ctx.scorer.expected_drop(made, graph)
             return tried[part, storage]
 
         corrected = cache(lambda mixture: mixed(mixture).corrected())
-        loss = cache(lambda mixture: ctx.scorer.expected_drop(corrected(mixture), graph))
+
+        @cache
+        def loss(mixture: Mixture) -> float:
+            ctx.tell("looking at mixtures of them", loss.cache_info().currsize, 0)
+            return ctx.scorer.expected_drop(corrected(mixture), graph)
+
         cost = cache(_cost_of(graph, ctx, parts, lambda mixture: mixed(mixture).quantized()))
         search = MixtureSearch(storages, len(parts), alone, loss, cost, self.max_nme_drop, in_time)
         target = ctx.engine_if_any

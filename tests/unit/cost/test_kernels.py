@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.schema_py_generated import ModelT
 
 from lmopt import zoo
@@ -14,7 +15,31 @@ from lmopt.cost.memory import peak_memory
 from lmopt.cost.prices import TERMS, amounts, prices
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
-from lmopt.ir.ops import Add, Conv2D, DepthwiseConv2D, HardSwish, Mean, Pad, Relu, Reshape
+from lmopt.ir.op import Op
+from lmopt.ir.ops import (
+    Add,
+    AvgPool2D,
+    Conv2D,
+    DepthwiseConv2D,
+    HardSwish,
+    LeakyRelu,
+    Maximum,
+    MaxPool2D,
+    Mean,
+    Minimum,
+    Mul,
+    Pad,
+    PRelu,
+    Relu,
+    Relu6,
+    Reshape,
+    ResizeBilinear,
+    ResizeNearest,
+    Sigmoid,
+    Softmax,
+    Sub,
+    Tanh,
+)
 from lmopt.latency.micronets import stored
 from lmopt.target.catalog import load_target
 from lmopt.target.profile import DEFAULT_FUSION, Target
@@ -62,6 +87,30 @@ def test_where_the_engine_clamps_floats_alone_integers_have_a_kernel_more() -> N
     assert "relu" not in named(drawn, CPU)
     assert "relu" in named(stored(drawn, "i8"), CPU)
     assert "relu" not in named(stored(drawn, "u8"), load_target("velvet-apu"))
+
+
+@pytest.mark.parametrize("storage", ["f32", "i8", "u8"])
+@pytest.mark.parametrize(
+    "op",
+    [
+        *(HardSwish(), PRelu(), Relu(), Relu6(), LeakyRelu(0.1), Sigmoid(), Tanh(), Softmax()),
+        *(AvgPool2D((3, 3), (1, 1), "same"), MaxPool2D((3, 3), (1, 1), "same")),
+        *(Mul(), Sub(), Maximum(), Minimum(), ResizeNearest((16, 16)), ResizeBilinear((16, 16))),
+    ],
+    ids=lambda op: op.kind,
+)
+def test_changes_are_those_of_the_runtime(op: Op, storage: str) -> None:
+    edit = Edit("between")
+    image = edit.input("image", (None, 8, 8, 16))
+    before = edit.add("before", Conv2D(16, (1, 1)), image)
+    between = edit.add("between", op, *(before,) * op.arity)
+    edit.output("y", edit.add("behind", Conv2D(16, (1, 1)), between))
+    graph = stored(zoo.initialize(edit.done(), 0), storage)
+    interpreter = Interpreter(model_content=emit(graph), num_threads=1)
+    interpreter.allocate_tensors()
+    parts = sum(o["op_name"] == "DELEGATE" for o in interpreter._get_ops_details())
+    changes = sum(kernel.resumes for kernel in kernels(graph, load_target("host")))
+    assert (parts, changes) in [(1, 0), (2, 2)]
 
 
 def test_sixteen_bits_run_beside_an_engine_that_does_not_take_them() -> None:

@@ -97,19 +97,21 @@ def test_kernels_of_one_kind_that_run_otherwise_are_groups_of_their_own() -> Non
     edit = Edit("net")
     image = edit.input("image", (None, 8, 8, 16))
     grouped = edit.add("grouped", Conv2D(16, (3, 3), groups=4), image)
-    wide = edit.add("wide", DepthwiseConv2D((5, 5)), grouped)
+    thin = edit.add("thin", Conv2D(16, (1, 1), groups=2), grouped)
+    wide = edit.add("wide", DepthwiseConv2D((5, 5)), thin)
     slow = edit.add("slow", DepthwiseConv2D((7, 7)), wide)
     mean = edit.add("mean", Mean(keepdims=True), slow)
     scaled = edit.add("scaled", Mul(), slow, mean)
     total = edit.add("total", Add(), scaled, image)
     turned = edit.add("turned", Transpose((0, 2, 1, 3)), total)
     edit.output("y", edit.add("shuffled", Transpose((0, 1, 3, 2)), turned))
-    names = {"grouped", "wide", "slow", "mean", "scaled", "total", "turned", "shuffled"}
+    names = {"grouped", "thin", "wide", "slow", "mean", "scaled", "total", "turned", "shuffled"}
     for storage in ("f32", "i8"):
         found = kernels(stored(zoo.initialize(edit.done(), 0), storage), HOST)
         groups = {kernel.node: micro.group_of(kernel) for kernel in found}
         assert {name: groups[name] for name in groups if name in names} == {
             "grouped": f"{storage}/grouped",
+            "thin": f"{storage}/grouped pointwise",
             "wide": f"{storage}/wide depthwise",
             "slow": f"{storage}/wide slow depthwise",
             "mean": f"{storage}/mean",
@@ -119,6 +121,23 @@ def test_kernels_of_one_kind_that_run_otherwise_are_groups_of_their_own() -> Non
             "shuffled": f"{storage}/transpose of channels",
         }
     assert terms(found[1], 1e3)["i8/grouped/groups"] == 4
+
+
+def test_a_change_to_the_runtimes_own_kernels_has_a_price_and_dense_weights_theirs() -> None:
+    edit = Edit("net")
+    image = edit.input("image", (None, 8, 8, 16))
+    swish = edit.add("swish", HardSwish(), edit.add("before", Conv2D(16, (1, 1)), image))
+    mean = edit.add("mean", Mean(), edit.add("behind", Conv2D(16, (1, 1)), swish))
+    edit.output("y", edit.add("head", Dense(10), mean))
+    drawn = zoo.initialize(edit.done(), 0)
+    for storage, changes in (("f32", set()), ("i8", {"swish", "behind"})):
+        found = kernels(stored(drawn, storage), HOST)
+        priced = {k.node for k in found if terms(k, 1e3).get(micro.CHANGE)}
+        assert priced == {k.node for k in found if k.resumes} == changes
+    launches = micro.parts_us(found[2], {micro.CHANGE: 4.0, "i8/hard_swish/launch": 3.0}, 1e3)[2]
+    assert found[2].node == "swish" and launches == 7.0
+    dense = terms(next(k for k in found if k.work == "dense"), 1 << 30)
+    assert dense["cold dense beyond 512 KiB"] > 0 and "cold beyond 512 KiB" not in dense
 
 
 def test_prices_that_made_the_times_are_found_again() -> None:
@@ -144,9 +163,9 @@ def test_a_few_disturbed_times_hardly_move_the_rest() -> None:
     assert np.median(np.abs(off)) < 0.03
 
 
-def test_the_stated_error_holds_nine_of_ten() -> None:
+def test_the_stated_error_holds_nineteen_of_twenty() -> None:
     errors = np.log(1 + np.linspace(0, 1, 101))
-    assert stated_error(errors) == pytest.approx(0.9)
+    assert stated_error(errors) == pytest.approx(0.95)
 
 
 def test_nothing_and_nonsense_are_refused() -> None:

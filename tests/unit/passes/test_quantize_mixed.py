@@ -196,6 +196,16 @@ def test_after_its_minutes_the_rest_is_float_and_a_note_says_how_much_was_tried(
         QuantizeMixed(minutes=-1)
 
 
+def test_every_look_is_told_of_before_it_is_taken():
+    graph, told = detector(), list[tuple[str, int, int]]()
+    heard = replace(context(graph), tell=lambda *event: told.append(event))
+    QuantizeMixed(0.0, "uint8", segments=4, float_head=False).apply(graph, heard)
+    segments = [event for event in told if event[0].startswith("looking at what each segment")]
+    assert segments == [(segments[0][0], done, 4) for done in range(4)]
+    mixtures = [event for event in told if event[0] == "looking at mixtures of them"]
+    assert [done for _, done, _ in mixtures] == list(range(len(mixtures))) and mixtures
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 def test_segments_are_runs_of_nodes_that_begin_at_kernels(count: int):
     graph = detector()
