@@ -40,8 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--detector", default="pfld-0.25@300w")
-    parser.add_argument("--candidates", type=int, default=6)
-    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--out", type=Path, default=Path("out/bench_cluster"))
     given = parser.parse_args()
     rates: dict[int, list[float]] = {1: [], 2: []}
