@@ -30,15 +30,12 @@ COMPOSITE: Mapping[str, tuple[int, int]] = {
 """Operators that codegen writes for an op, and how often its tensors pass through memory (a guess:
 most of the operators work on less than the whole)."""
 
+_LEFT_IN_EIGHT_BITS = frozenset(
+    ("avg_pool2d", "hard_swish", "maximum", "minimum", "prelu", "relu", "relu6", "resize_nearest")
+)
 LEFT_BY_XNNPACK: Mapping[str, frozenset[str]] = {
     "f32": frozenset({"resize_nearest"}),
-    **dict.fromkeys(
-        ("i8", "u8"),
-        frozenset(
-            {"avg_pool2d", "hard_swish", "maximum", "minimum", "prelu", "relu", "relu6"}
-            | {"resize_nearest"}
-        ),
-    ),
+    **dict.fromkeys(("i8", "u8"), _LEFT_IN_EIGHT_BITS),
 }
 """Ops by storage that TensorFlow Lite's XNNPACK delegate leaves to the runtime's own kernels.
 
@@ -107,9 +104,10 @@ def kernels(graph: Graph, target: Target) -> tuple[Kernel, ...]:
         if node.op.kind not in FREE and node.name not in hosts
     ]
     left = [kernel.kind in LEFT_BY_XNNPACK.get(kernel.storage, ()) for kernel in found]
-    changes = (False, *(before != after for before, after in pairwise(left)))
-    return tuple(
-        replace(kernel, resumes=change) for kernel, change in zip(found, changes, strict=False)
+    changes = [before != after for before, after in pairwise(left)]
+    return (
+        *found[:1],
+        *(replace(kernel, resumes=k) for kernel, k in zip(found[1:], changes, strict=True)),
     )
 
 

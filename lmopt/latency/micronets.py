@@ -6,18 +6,16 @@ of a kernel does not depend on them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
 from lmopt import zoo
 from lmopt.errors import GraphError
 from lmopt.ir.edit import Edit
-from lmopt.ir.graph import Graph, Value
+from lmopt.ir.graph import Graph
 from lmopt.ir.op import Op
 from lmopt.ir.ops import (
     Add,
@@ -33,7 +31,6 @@ from lmopt.ir.ops import (
     Mul,
     PRelu,
     Relu,
-    Reshape,
     ResizeBilinear,
     ResizeNearest,
     Sigmoid,
@@ -43,6 +40,7 @@ from lmopt.ir.ops import (
     Transpose,
 )
 from lmopt.ir.types import DType, ValueRange
+from lmopt.latency.mixed_networks import mixed_network, pick
 from lmopt.pipeline.services import QuantScheme
 from lmopt.quant.assign import plan_grids, quantize_graph
 
@@ -64,7 +62,6 @@ FOOTPRINTS = (0.0, 0.25e6, 1e6, 4e6, 16e6, 64e6)
 """Bytes of weights between which as many mixed networks are drawn: caches hold the first."""
 TRIES = 2000
 
-Choice = TypeVar("Choice")
 Make = Callable[[], Graph]
 
 
@@ -131,13 +128,13 @@ def _chains(rng: np.random.Generator, share: float) -> Iterator[tuple[str, Make]
         conv = Conv2D(b, (window, window), (stride, stride))
         yield f"{window}x{window}/{stride} {side} {a}-{b}", _fan((side, side, a), 4, conv)
     for side in (7, 14, 7, 4, 8, 14)[: len(times(6))]:
-        a, b = _pick(rng, CHANNELS[:15]), _pick(rng, CHANNELS[2:20])
+        a, b = pick(rng, CHANNELS[:15]), pick(rng, CHANNELS[2:20])
         conv = Conv2D(b, (side, side), padding="valid")
         yield f"whole {side} {a}-{b}", _fan((side, side, a), 4, conv)
     for k in times(21):
         window = (3, 3, 1)[k % 3]
         side, a = _drawn_map(rng, 4e3, 4e5, least=4)
-        groups = _pick(rng, [g for g in (2, 3, 4, 8, a // 16) if g > 1 and a % g == 0] or [2])
+        groups = pick(rng, [g for g in (2, 3, 4, 8, a // 16) if g > 1 and a % g == 0] or [2])
         conv = Conv2D(a, (window, window), groups=groups)
         yield f"{window}x{window} of {groups} groups {side} {a}", _chain((side, side, a), 6, conv)
     for k in times(40):
@@ -151,8 +148,8 @@ def _chains(rng: np.random.Generator, share: float) -> Iterator[tuple[str, Make]
         depthwise = DepthwiseConv2D((window, window), (2, 2))
         yield f"depthwise {window}/2 {side} {a}", _fan((side, side, a), 6, depthwise)
     for _ in times(24):
-        a = _pick(rng, (32, 64, 128, 256, 512, 1024, 2048, 4096, 9216))
-        b = _pick(rng, (10, 64, 136, 256, 512, 1024))
+        a = pick(rng, (32, 64, 128, 256, 512, 1024, 2048, 4096, 9216))
+        b = pick(rng, (10, 64, 136, 256, 512, 1024))
         yield f"dense {a}-{b}", _chain((a,), 4, Dense(b), Dense(a))
     for _ in times(6):
         side, a = _drawn_map(rng, 2e3, 1e6, least=3)
@@ -262,7 +259,7 @@ def _drawn(
     """Returns a side and two channel counts whose multiply-accumulates lie between bounds."""
     sides = [side for side in SIDES if side >= least]
     while True:
-        side, a, b = _pick(rng, sides), _pick(rng, CHANNELS), _pick(rng, CHANNELS)
+        side, a, b = pick(rng, sides), pick(rng, CHANNELS), pick(rng, CHANNELS)
         if low <= taps * side * side * a * b <= high:
             return side, a, b
 
@@ -271,13 +268,9 @@ def _drawn_map(rng: np.random.Generator, low: float, high: float, *, least: int)
     """Returns a side and a channel count whose elements lie between bounds."""
     sides = [side for side in SIDES if side >= least]
     while True:
-        side, a = _pick(rng, sides), _pick(rng, CHANNELS)
+        side, a = pick(rng, sides), pick(rng, CHANNELS)
         if low <= side * side * a <= high:
             return side, a
-
-
-def _pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
-    return choices[int(rng.integers(len(choices)))]
 
 
 def _mixed(rng: np.random.Generator, count: int, width: int) -> Iterator[tuple[str, Make]]:
@@ -288,166 +281,11 @@ def _mixed(rng: np.random.Generator, count: int, width: int) -> Iterator[tuple[s
         for _ in range(TRIES):
             seed = int(rng.integers(1 << 31))
             try:
-                graph = _network(seed)
+                graph = mixed_network(seed)
             except GraphError:
                 continue
             macs = sum(node.op.macs(graph.input_types(node)) for node in graph.nodes)
             weights = sum(w.type.elements for node in graph.nodes for w in node.weights.values())
             if MIXED_MACS[0] <= macs <= MIXED_MACS[1] and low <= weights * width < high:
-                yield f"mixed {seed}", partial(_network, seed)
+                yield f"mixed {seed}", partial(mixed_network, seed)
                 break
-
-
-class _Net:
-    """A network under construction: a value, and what comes behind it."""
-
-    def __init__(self, side: int) -> None:
-        self._edit = Edit("mixed")
-        self._count = 0
-        self.value = self._edit.input("image", (None, side, side, 3))
-
-    def put(self, op: Op, *inputs: Value) -> Value:
-        self._count += 1
-        self.value = self._edit.add(f"op{self._count}", op, *(inputs or (self.value,)))
-        return self.value
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        node = self._edit.node(self.value.node)
-        return tuple(side or 1 for side in node.results[self.value.index].shape[1:])
-
-    def done(self) -> Graph:
-        self._edit.output("y", self.value)
-        return self._edit.done()
-
-
-def _network(seed: int) -> Graph:
-    """Returns blocks as detectors have them, of one kind or of several, and a head.
-
-    Raises:
-        GraphError: What was drawn does not fit together.
-    """
-    rng = np.random.default_rng(seed)
-    net = _Net(_pick(rng, (48, 64, 80, 96, 112, 128, 160)))
-    step = _pick(rng, (1, 2, 2))
-    net.put(Conv2D(_pick(rng, (8, 16, 24, 32, 64)), (3, 3), (step, step), activation="relu"))
-    width = _pick(rng, (8, 16, 24, 32, 48, 64, 96, 128))
-    blocks = _pick(rng, (*_BLOCKS, None, None))
-    for _ in range(int(rng.integers(3, 14))):
-        down = net.shape[0] >= 8 and rng.random() < 0.4
-        if down:
-            width = min(int(width * _pick(rng, (1, 1.5, 2, 2))), 512) // 8 * 8
-        block = _pick(rng, _BLOCKS) if blocks is None else blocks
-        block(rng, net, width, 2 if down else 1)
-    net.put(Mean() if rng.random() < 0.7 else Reshape((math.prod(net.shape),)))
-    if rng.random() < 0.5:
-        net.put(Dense(_pick(rng, (64, 128, 256, 512)), activation="relu"))
-    net.put(Dense(136))
-    return net.done()
-
-
-def _inverted(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    before, channels = net.value, net.shape[-1]
-    factor = _pick(rng, (1, 2, 4, 6))
-    window = _pick(rng, (3, 3, 3, 5, 5, 7))
-    if factor > 1:
-        net.put(Conv2D(channels * factor, (1, 1), activation="relu6"))
-    net.put(DepthwiseConv2D((window, window), (step, step), activation="relu6"))
-    net.put(Conv2D(width if step > 1 else channels, (1, 1)))
-    if step == 1:
-        net.put(Add(), net.value, before)
-
-
-def _plain(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    net.put(Conv2D(width, (3, 3), activation="relu"))
-    if step > 1:
-        net.put(MaxPool2D((2, 2), (2, 2), "valid"))
-
-
-def _residual(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    before = net.value
-    wanted = width if step > 1 else net.shape[-1]
-    net.put(Conv2D(wanted, (3, 3), (step, step), activation="relu"))
-    made = net.put(Conv2D(wanted, (3, 3)))
-    if step > 1:
-        before = net.put(Conv2D(wanted, (1, 1), (step, step)), before)
-    net.put(Add("relu"), made, before)
-
-
-def _separable(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    net.put(DepthwiseConv2D((3, 3), (step, step), activation="relu"))
-    net.put(Conv2D(width, (1, 1), activation="relu"))
-
-
-def _excited(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    before, channels = net.value, net.shape[-1]
-    net.put(Mean(keepdims=True))
-    net.put(Conv2D(max(8, channels // 4), (1, 1), activation="relu"))
-    net.put(Conv2D(channels, (1, 1)))
-    net.put(Mul(), before, net.put(Sigmoid()))
-    net.put(Conv2D(width, (1, 1), (step, step)))
-    if rng.random() < 0.5:
-        net.put(_pick(rng, (HardSwish(), PRelu(), Relu())))
-    elif rng.random() < 0.5:
-        made = net.value
-        net.put(Mul(), made, net.put(Sigmoid()))
-
-
-def _dense_block(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    before = net.value
-    if rng.random() < 0.5:
-        net.put(Relu())
-        net.put(Conv2D(_pick(rng, (32, 64, 128)), (1, 1), activation="relu"))
-    made = net.put(Conv2D(_pick(rng, (8, 16, 32)), (3, 3), activation="relu"))
-    net.put(Concat(), before, made)
-    if step > 1:
-        net.put(AvgPool2D((2, 2), (2, 2), "valid"))
-
-
-def _shuffled(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    """Adds what one half of the channels becomes beside the other, and interleaves them."""
-    groups = _pick(rng, (1, 1, 2, 4))
-    side, _, channels = net.shape
-    if step > 1 or channels % 16:
-        net.put(Conv2D(max(width // 16, 1) * 16, (3, 3), (step, step), activation="relu"))
-        side, _, channels = net.shape
-    before, half = net.value, (side, side, channels // 2)
-    kept = net.put(Slice((0, 0, 0), half, (1, 1, 1)))
-    net.put(Slice((0, 0, channels // 2), half, (1, 1, 1)), before)
-    net.put(Conv2D(channels // 2, (1, 1), groups=groups, activation="relu"))
-    net.put(DepthwiseConv2D((3, 3)))
-    made = net.put(Conv2D(channels // 2, (1, 1), groups=groups, activation="relu"))
-    net.put(Concat(), kept, made)
-    net.put(Reshape((side * side, 2, channels // 2)))
-    net.put(Transpose((0, 1, 3, 2)))
-    net.put(Reshape((side, side, channels)))
-
-
-def _grouped(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    before, channels = net.value, width // 16 * 16 or 16
-    net.put(Conv2D(channels, (1, 1), activation="relu"))
-    groups = channels // _pick(rng, (8, 16))
-    net.put(Conv2D(channels, (3, 3), (step, step), groups=groups, activation="relu"))
-    made = net.put(Conv2D(channels, (1, 1)))
-    beside = net.put(Conv2D(channels, (1, 1), (step, step)), before)
-    net.put(Add("relu"), beside, made)
-
-
-def _two_scales(rng: np.random.Generator, net: _Net, width: int, step: int) -> None:
-    """Adds maps of two sizes beside each other that then join, so that one waits for the other."""
-    high, (side, _, channels) = net.value, net.shape
-    low = net.put(Conv2D(2 * channels, (3, 3), (2, 2), activation="relu"))
-    for _ in range(int(rng.integers(1, 4))):
-        high = net.put(Conv2D(channels, (3, 3), activation="relu"), high)
-        low = net.put(Conv2D(2 * channels, (3, 3), activation="relu"), low)
-    net.put(Conv2D(channels, (1, 1)), low)
-    raised = net.put(_pick(rng, (ResizeBilinear, ResizeNearest))((side, side)))
-    net.put(Add("relu"), raised, high)
-    if step > 1:
-        net.put(MaxPool2D((2, 2), (2, 2), "valid"))
-
-
-_BLOCKS = (
-    *(_inverted, _plain, _residual, _separable, _excited, _dense_block, _grouped, _shuffled),
-    *(_two_scales, _two_scales),
-)
