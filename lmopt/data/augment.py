@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -36,7 +37,7 @@ Batch = tuple[NDArray[Any], ...]
 
 _MIRROR = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])  # unit coordinates, left to right
 _PREFETCHED = 4
-_PERMUTATION, _AUGMENTATION, _SHARE = range(3)  # independent streams of one seed
+_PERMUTATION, _AUGMENTATION, _SHARE, _VIEW = range(4)  # independent streams of one seed
 
 
 @dataclass(frozen=True)
@@ -172,11 +173,22 @@ class TrainingFaces:
         _check(dataset, contract)
         self._pools = _pools(dataset, shares or {})
         self._traits = traits_of(dataset) if with_traits else None
+        self._views: int | None = None
         with picture_threads(threads) as pool:
             self._faces = list(pool.map(self._prepare, dataset.faces))
 
     def __len__(self) -> int:
         return len(self._faces)
+
+    def repeating(self, views: int) -> TrainingFaces:
+        """Returns the same faces, each varied in `views` ways whatever the seed, one an epoch.
+
+        The seed still fixes the order. Trainings that see the same crops can share what somebody
+        else has to say about them.
+        """
+        faces = copy.copy(self)
+        faces._views = views
+        return faces
 
     def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """Returns batches start, start + 1, ... without end, prepared ahead in a thread.
@@ -206,9 +218,11 @@ class TrainingFaces:
         pixels = np.empty(shape, np.uint8)
         points = np.empty((batch, self.contract.scheme.count, 2))
         rng = np.random.default_rng([_AUGMENTATION, seed, index])
-        chosen = self._chosen(batch, seed, index)
+        chosen, epochs = self._chosen(batch, seed, index)
         angles = np.empty((batch, 3), np.float32)
-        for slot, face in enumerate(chosen):
+        for slot, (face, epoch) in enumerate(zip(chosen, epochs, strict=True)):
+            if self._views is not None:
+                rng = np.random.default_rng([_VIEW, int(epoch) % self._views, int(face)])
             crop = self.sample(face, rng)
             pixels[slot], points[slot] = crop.pixels, crop.landmarks
             if self._traits is not None:
@@ -230,7 +244,10 @@ class TrainingFaces:
         pixels = self._draw_look(warp(face.shrunk, to_picture, self.contract), rng)
         return Crop(pixels, transform(invert(to_picture), landmarks), to_picture)
 
-    def _chosen(self, batch: int, seed: int, index: int) -> NDArray[np.int64]:
+    def _chosen(
+        self, batch: int, seed: int, index: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the faces of a batch, and the epochs they come in."""
         main, *others = self._pools
         places = np.arange(index * batch, (index + 1) * batch)
         epochs, offsets = np.divmod(places, len(main.faces))
@@ -245,7 +262,7 @@ class TrainingFaces:
                 here = (drawn >= low) & (drawn < low + pool.share)
                 chosen[here] = rng.choice(pool.faces, int(here.sum()))
                 low += pool.share
-        return chosen
+        return chosen, epochs
 
     def _prepare(self, face: Face) -> _Prepared:
         box = face_box(face, self.contract.crop)

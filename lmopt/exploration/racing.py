@@ -108,12 +108,15 @@ def next_to_finish(racers: Sequence[Racer], fidelities: int) -> Racer | None:
     """Returns whom to train further of those that may be on the front at the end; None when done.
 
     NME of different fidelities are made comparable by what the others gained on the way. Whoever
-    adds most to the hypervolume comes first.
+    was trained least comes first, for every next fidelity takes a multiple of the time and gains
+    less; among equals, whoever adds most to the hypervolume.
     """
-    for racer in _expected_front(racers, fidelities):
-        if racer.fidelity < fidelities and not racer.dropped and not is_beaten(racer, racers):
-            return racer
-    return None
+    unfinished = [
+        racer
+        for racer in _expected_front(racers, fidelities)
+        if racer.fidelity < fidelities and not racer.dropped and not is_beaten(racer, racers)
+    ]
+    return min(unfinished, key=lambda racer: racer.fidelity, default=None)
 
 
 def worth_extending(racers: Sequence[Racer], fidelities: int) -> list[Racer]:

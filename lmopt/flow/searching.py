@@ -34,7 +34,7 @@ from lmopt.pipeline.manager import Pipeline
 from lmopt.target.profile import Target
 
 SMALLER = (
-    ("resize-input{size=64..96:16}",),
+    ("resize-input{size=64..96:16}", "insert-pool"),
     ("drop-block{count=1..4}",),
     ("prune{amount=0.1..0.9:0.05}", "prune{amount=0.1..0.9:0.05,by=latency}"),
 )

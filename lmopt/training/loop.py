@@ -23,6 +23,7 @@ from lmopt.training.backend import keras, tf
 from lmopt.training.checkpoint import load_checkpoint, save_checkpoint
 from lmopt.training.lower import Lowered, freeze, lower, read_back
 from lmopt.training.objective import Objective, objective_of
+from lmopt.training.teaching import Lessons
 
 GRADIENT_NORM = 20.0
 PROGRESS_S = 1.0
@@ -75,6 +76,7 @@ class Course:
             refused.
         judge: Tells after which epoch the weights were best: those the training ends with. None
             takes the last.
+        lessons: Of the plan's teacher; None asks it anew.
     """
 
     faces: Faces
@@ -85,6 +87,7 @@ class Course:
     on_progress: Progress | None = None
     identity: str = ""
     judge: Judge | None = None
+    lessons: Lessons | None = None
 
     @property
     def steps(self) -> int:
@@ -143,15 +146,18 @@ def train(
     freeze(lowered, course.plan.frozen)
     objective = objective_of(lowered.graph, course.plan, course.contract)
     state = _State(lowered, course, objective, extra)
+    lessons = _lessons(course)
     start = state.resume()
-    step_function = _step_function(course, objective, state)
+    step_function = _step_function(course, objective, state, taught=lessons is not None)
     batches = course.faces.batches(course.plan.batch, course.seed, start)
     meter, ends = _Meter(course, start), course.epoch_ends
     saved_at = time.monotonic()
     for step in range(start, course.steps):
         decay = min(course.plan.weight_average, (step + 1) / (step + 10))
         rate = np.float32(course.rate(step))
-        loss = float(step_function(rate, np.float32(decay), *next(batches)))
+        batch = next(batches)
+        taught = () if lessons is None else (lessons(batch[0]),)
+        loss = float(step_function(rate, np.float32(decay), *batch, *taught))
         if not math.isfinite(loss):
             raise BackendError(
                 f"the loss became {loss} in step {step + 1} of {course.steps}",
@@ -245,10 +251,21 @@ class _State:
             weight.assign(value)
 
 
-def _step_function(course: Course, objective: Objective, state: _State) -> Callable[..., Any]:
-    contract = course.contract
+def _lessons(course: Course) -> Lessons | None:
+    teacher = course.plan.teacher
+    if course.lessons is not None or teacher is None:
+        return course.lessons
+    return Lessons(teacher, course.contract)
+
+
+def _step_function(
+    course: Course, objective: Objective, state: _State, *, taught: bool
+) -> Callable[..., Any]:
+    contract, teacher = course.contract, course.plan.teacher
+    part = teacher.weight if taught and teacher is not None else 0.0
     mean, std = (tf.constant(values, tf.float32) for values in (contract.mean, contract.std))
     image = [None, contract.height, contract.width, contract.channels]
+    answer = tf.TensorSpec([None, 2 * contract.scheme.count], tf.float32)
     traits = [tf.TensorSpec([None, 3], tf.float32), tf.TensorSpec([None], tf.float32)]
 
     @tf.function(
@@ -256,16 +273,20 @@ def _step_function(course: Course, objective: Objective, state: _State) -> Calla
             tf.TensorSpec([], tf.float32),
             tf.TensorSpec([], tf.float32),
             tf.TensorSpec(image, tf.uint8),
-            tf.TensorSpec([None, 2 * contract.scheme.count], tf.float32),
+            answer,
             *(traits if objective.with_traits else ()),
+            *([answer] if taught else ()),
         ],
         autograph=False,
     )  # type: ignore[untyped-decorator, unused-ignore]
-    def step(rate: Any, decay: Any, pixels: Any, targets: Any, *traits: Any) -> Any:
+    def step(rate: Any, decay: Any, pixels: Any, targets: Any, *more: Any) -> Any:
         pixels = tf.cast(pixels, tf.float32)
+        *traits, lesson = more if taught else (*more, None)
         with tf.GradientTape() as tape:
             values = state.model([(pixels - mean) / std], training=True)
-            loss = objective(values, pixels, targets, *traits)
+            loss = objective(values, targets, *traits)
+            if taught:
+                loss = (1.0 - part) * loss + part * objective(values, lesson, *traits)
         gradients = tape.gradient(loss, state.trainable)
         if all(gradient is None for gradient in gradients):
             raise PassError(

@@ -13,7 +13,6 @@ from lmopt.training.backend import tf
 from lmopt.training.geometry import decode, draw_heatmaps
 from lmopt.training.losses import HEATMAP_LOSSES, LOSSES, pfld, pixels_per_unit
 from lmopt.training.pose_branch import pose_branch, pose_features
-from lmopt.training.teaching import Lessons
 
 Tensor = Any
 
@@ -31,14 +30,11 @@ class Objective(Protocol):
     variables: Sequence[Any]
     with_traits: bool
 
-    def __call__(
-        self, values: Mapping[str, Tensor], pixels: Tensor, targets: Tensor, *traits: Tensor
-    ) -> Tensor:
+    def __call__(self, values: Mapping[str, Tensor], targets: Tensor, *traits: Tensor) -> Tensor:
         """Returns the loss.
 
         Args:
             values: Of the nodes it reads.
-            pixels: The crops, bytes as floats.
             targets: As the contract encodes them.
             traits: Pose angles and rarities, where it wants them.
         """
@@ -56,9 +52,7 @@ class CoordinateObjective:
         self._loss = LOSSES[loss]
         self._scale = tf.constant(pixels_per_unit(contract))
 
-    def __call__(
-        self, values: Mapping[str, Tensor], pixels: Tensor, targets: Tensor, *traits: Tensor
-    ) -> Tensor:
+    def __call__(self, values: Mapping[str, Tensor], targets: Tensor, *traits: Tensor) -> Tensor:
         """Returns the loss; see `Objective`."""
         return self._loss(_error(values[self.reads[0]], targets, self._scale))
 
@@ -75,9 +69,7 @@ class PfldObjective:
         self._branch = pose_branch(graph.node(features).results[0].shape)
         self.variables: Sequence[Any] = self._branch.trainable_variables
 
-    def __call__(
-        self, values: Mapping[str, Tensor], pixels: Tensor, targets: Tensor, *traits: Tensor
-    ) -> Tensor:
+    def __call__(self, values: Mapping[str, Tensor], targets: Tensor, *traits: Tensor) -> Tensor:
         """Returns the loss; see `Objective`."""
         (answer, features), (angles, rarity) = (values[name] for name in self.reads), traits
         turned = self._branch(features, training=True) - angles
@@ -98,51 +90,24 @@ class HeatmapObjective:
         self._cells = (int(height or 0), int(width or 0))
         self._loss, self._contract, self._sigma = HEATMAP_LOSSES[loss], contract, sigma
 
-    def __call__(
-        self, values: Mapping[str, Tensor], pixels: Tensor, targets: Tensor, *traits: Tensor
-    ) -> Tensor:
+    def __call__(self, values: Mapping[str, Tensor], targets: Tensor, *traits: Tensor) -> Tensor:
         """Returns the loss; see `Objective`."""
         wanted = draw_heatmaps(decode(targets, self._contract), *self._cells, self._sigma)
         return self._loss(values[self.reads[0]], wanted)
-
-
-class TaughtObjective:
-    """Another objective, against the annotations and against what a teacher says instead."""
-
-    def __init__(self, objective: Objective, lessons: Lessons) -> None:
-        self.reads: tuple[str, ...] = objective.reads
-        self.variables: Sequence[Any] = objective.variables
-        self.with_traits = objective.with_traits
-        self._objective, self._lessons = objective, lessons
-
-    def __call__(
-        self, values: Mapping[str, Tensor], pixels: Tensor, targets: Tensor, *traits: Tensor
-    ) -> Tensor:
-        """Returns the loss; see `Objective`."""
-        part = self._lessons.weight
-        own = self._objective(values, pixels, targets, *traits)
-        taught = self._objective(values, pixels, self._lessons(pixels), *traits)
-        return (1.0 - part) * own + part * taught
 
 
 def objective_of(graph: Graph, plan: TrainingPlan, contract: Contract) -> Objective:
     """Returns what a plan makes small for a graph.
 
     Raises:
-        PassError: The graph has no value that could be landmarks or heatmaps, or the teacher sees
-            something else than the student.
+        PassError: The graph has no value that could be landmarks or heatmaps.
     """
-    objective: Objective
     if plan.loss == "pfld":
-        objective = PfldObjective(_coordinates(graph, plan, contract), graph, contract)
-    elif plan.loss in HEATMAP_LOSSES:
+        return PfldObjective(_coordinates(graph, plan, contract), graph, contract)
+    if plan.loss in HEATMAP_LOSSES:
         node = _heatmaps(graph, plan, contract)
-        objective = HeatmapObjective(node, graph, plan.loss, contract, plan.heatmap_sigma)
-    else:
-        objective = CoordinateObjective(_coordinates(graph, plan, contract), plan.loss, contract)
-    if plan.teacher is None:
-        return objective
-    return TaughtObjective(objective, Lessons(plan.teacher, contract))
+        return HeatmapObjective(node, graph, plan.loss, contract, plan.heatmap_sigma)
+    return CoordinateObjective(_coordinates(graph, plan, contract), plan.loss, contract)
 
 
 def _error(answer: Tensor, targets: Tensor, scale: Tensor) -> Tensor:

@@ -68,8 +68,10 @@ def _performer(
 ) -> Callable[[Job], Trained]:
     from lmopt.data.augment import NO_AUGMENTATION, TrainingFaces
     from lmopt.training.loop import Course, Judge, fit
+    from lmopt.training.teaching import VIEWS, Lessons
 
     faces: dict[tuple[bool, bool], TrainingFaces] = {}
+    taught: dict[str, Lessons] = {}  # of the last teacher
 
     def perform(job: Job) -> Trained:
         wanted = augment, with_traits = job.plan.augment, job.plan.loss == "pfld"
@@ -95,9 +97,16 @@ def _performer(
             send(progress)
             receive()  # whoever trains may keep it waiting, for a measurement
 
+        teacher, seen, lessons = job.plan.teacher, faces[wanted], None
+        if teacher is not None:
+            name = f"{teacher!r} {augment}"
+            if name not in taught:
+                taught.clear()
+                taught[name] = Lessons(teacher, setup.contract)
+            seen, lessons = seen.repeating(VIEWS), taught[name]
         judge = None if job.exam is None else Judge(error)
         course = Course(
-            faces[wanted],
+            seen,
             setup.contract,
             job.plan,
             job.seed,
@@ -105,6 +114,7 @@ def _performer(
             on_progress=report,
             identity=f"{setup.digest} {job.method}{f' {job.exam.digest}' if job.exam else ''}",
             judge=judge,
+            lessons=lessons,
         )
         ranges: Mapping[Value, ValueRange] = {}
         match job.method:

@@ -80,6 +80,15 @@ def test_a_batch_depends_on_seed_and_number_alone(dataset: Dataset):
         assert not np.array_equal(alone.batch(4, 11, 0)[1], alone.batch(4, seed, index)[1])
 
 
+def test_repeated_views_hang_on_face_and_epoch_alone(dataset: Dataset) -> None:
+    faces = TrainingFaces(dataset, CONTRACT).repeating(2)
+    epochs = [{crop.tobytes() for crop in faces.batch(7, 0, index)[0]} for index in range(4)]
+    other = [{crop.tobytes() for crop in faces.batch(7, 5, index)[0]} for index in range(2)]
+    assert other == epochs[:2]
+    assert epochs[2:] == epochs[:2]
+    assert not epochs[0] & epochs[1]
+
+
 def test_every_face_comes_once_per_epoch(dataset: Dataset):
     faces = TrainingFaces(dataset, CONTRACT, NO_AUGMENTATION)
     targets = np.concatenate([faces.batch(4, 5, index)[1] for index in range(7)])  # 4 epochs of 7
@@ -170,7 +179,7 @@ def test_a_share_fills_its_part_of_the_batches(tmp_path: Path):
         write_folder(tmp_path / name, rows)
     both = load_dataset([tmp_path], scheme=FIVE)
     faces = TrainingFaces(both, CONTRACT, NO_AUGMENTATION, shares={"weak": 0.2})
-    chosen = np.concatenate([faces._chosen(50, 1, index) for index in range(40)])
+    chosen = np.concatenate([faces._chosen(50, 1, index)[0] for index in range(40)])
     weak = np.array([both.faces[index].source == "weak" for index in chosen])
     assert 0.17 < weak.mean() < 0.23
     assert set(chosen.tolist()) == set(range(6))

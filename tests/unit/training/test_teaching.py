@@ -55,7 +55,7 @@ def test_a_teacher_with_another_encoding_and_colour_is_understood(color: Color) 
     }[color]
     said = run(graph, {"image": theirs.normalize(seen)})["landmarks"]
     wanted = CONTRACT.encode(theirs.decode(said))
-    got = Lessons(Teacher(graph, theirs), CONTRACT)(pictures().astype(np.float32))
+    got = Lessons(Teacher(graph, theirs), CONTRACT)(pictures())
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_a_larger_teacher_sees_the_crop_enlarged() -> None:
     graph = watcher(2 * SIZE, 3)
     seen = np.stack([cv2.resize(p.astype(np.float32), None, fx=2, fy=2) for p in pictures()])
     said = run(graph, {"image": theirs.normalize(seen)})["landmarks"]
-    got = Lessons(Teacher(graph, theirs), CONTRACT)(pictures().astype(np.float32))
+    got = Lessons(Teacher(graph, theirs), CONTRACT)(pictures())
     np.testing.assert_allclose(got, CONTRACT.encode(theirs.decode(said)), rtol=1e-3, atol=1e-5)
 
 
@@ -78,8 +78,33 @@ def test_a_gray_student_shows_its_teacher_equal_channels() -> None:
     gray = replace(CONTRACT, color="gray", mean=(0.0,), std=(1.0,))
     graph, crop = watcher(SIZE, 3), pictures()[..., :1]
     said = run(graph, {"image": CONTRACT.normalize(np.repeat(crop, 3, axis=-1))})["landmarks"]
-    got = Lessons(Teacher(graph, CONTRACT), gray)(crop.astype(np.float32))
+    got = Lessons(Teacher(graph, CONTRACT), gray)(crop)
     np.testing.assert_allclose(got, said, rtol=1e-4, atol=1e-6)
+
+
+def test_a_teacher_is_asked_once_and_says_the_same_in_any_company() -> None:
+    from lmopt.training.teaching import AT_ONCE, Lessons
+
+    teacher = Teacher(watcher(SIZE, 3), CONTRACT)
+    crops = np.asarray(next(Blobs().batches(AT_ONCE + 5, 0))[0])
+    asked: list[int] = []
+
+    lessons = Lessons(teacher, CONTRACT)
+    ask = lessons._ask
+
+    def counted(shown: np.ndarray) -> object:
+        asked.append(len(shown))
+        return ask(shown)
+
+    lessons._ask = counted
+    whole = lessons(crops)
+    assert asked == [AT_ONCE, AT_ONCE]
+    np.testing.assert_array_equal(lessons(crops[::-1]), whole[::-1])
+    assert len(asked) == 2
+    np.testing.assert_array_equal(lessons(np.stack([crops[3], crops[3]])), whole[[3, 3]])
+    alone = Lessons(teacher, CONTRACT)
+    found = np.concatenate([alone(crops[k : k + 3]) for k in range(0, len(crops), 3)])
+    np.testing.assert_array_equal(found, whole)
 
 
 def test_training_pulls_the_student_towards_its_teacher() -> None:
