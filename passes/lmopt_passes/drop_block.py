@@ -13,6 +13,7 @@ from lmopt.ir.ops import Add
 from lmopt.ir.size import size_change
 from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float, require_weights
+from lmopt_passes.map_fit import fit_behind
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,14 @@ class DropBlock(Pass):
     A block is a sum of a value and of what was computed from it; without it the value passes
     through. Each block is taken out alone and the rest scored on the validation faces; the `count`
     blocks with the lowest NME go. Every kernel of a block goes with it, so that small networks,
-    whose kernels cost more to start than to compute, gain most.
+    whose kernels cost more to start than to compute, gain most. Where there are calibration faces,
+    the kernels behind are fitted to answer on them what they answered
+    (`passes/lmopt_passes/map_fit.py`).
 
     Attributes:
         count: Blocks to remove.
+        reconstruct: Whether kernels are fitted where there are calibration faces.
+        faces: Calibration faces, of the training split.
 
     Source: Veit et al., "Residual Networks Behave Like Ensembles of Relatively Shallow Networks",
         2016, section 4.1.
@@ -34,10 +39,14 @@ class DropBlock(Pass):
     name: ClassVar[str] = "drop-block"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SCORER})
     count: int = 1
+    reconstruct: bool = True
+    faces: int = 100
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise UsageError(f"count is {self.count}, wanted at least 1")
+        if self.faces < 1:
+            raise UsageError(f"faces is {self.faces}, wanted at least 1")
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         require_float(graph, self.name)
@@ -56,7 +65,12 @@ class DropBlock(Pass):
         chosen = sorted(harm, key=lambda block: harm[block])[: self.count]
         result = without_blocks(graph, {block: shortcuts[block] for block in chosen})
         alone = ", ".join(f"{block} ({harm[block]:.2f} % without it)" for block in chosen)
-        return PassResult(result, True, (f"dropped {alone}; {size_change(graph, result)}",))
+        notes: tuple[str, ...] = (f"dropped {alone}; {size_change(graph, result)}",)
+        calibrator = ctx.calibrator_if_any if self.reconstruct else None
+        if calibrator is not None:
+            result, refitted = fit_behind(graph, result, calibrator, faces=self.faces)
+            notes += refitted
+        return PassResult(result, True, notes)
 
 
 def residual_shortcuts(graph: Graph) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""Kernels behind a pool fitted, one after the other, to give of smaller maps what they gave."""
+"""Kernels behind a change fitted, one after the other, to give of what they get what they gave."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph, Node, Value
 from lmopt.ir.interp import compute
 from lmopt.ir.interp.window import taps
-from lmopt.ir.op import window_size
-from lmopt.ir.ops import AvgPool2D, Conv2D, Dense, DepthwiseConv2D
+from lmopt.ir.op import Op, window_size
+from lmopt.ir.ops import AvgPool2D, Conv2D, Dense, DepthwiseConv2D, ResizeBilinear
 from lmopt.ir.ops.convolution import Padding
 from lmopt.ir.types import Weight
 from lmopt.pipeline.services import Calibrator
@@ -39,12 +39,11 @@ class _Layer:
 
     Attributes:
         name: Of its node.
-        window: Of the mean that makes a new pixel's wanted answer of the old ones; None where
-            there are as many.
+        smaller: Makes a new pixel's wanted answer of the old ones; None where there are as many.
     """
 
     name: str
-    window: AvgPool2D | None
+    smaller: Op | None
 
 
 def fit_behind(
@@ -52,14 +51,15 @@ def fit_behind(
 ) -> tuple[Graph, tuple[str, ...]]:
     """Returns `after` with its kernels fitted to answer like those of `before`, and which ones.
 
-    Every kernel that meets smaller maps is fitted by least squares on faces, in the order of the
+    Every kernel that meets other values is fitted by least squares on faces, in the order of the
     graph, so that each makes up for what those before it left: its answers, before the activation,
-    shall be the mean of the old answers under the new pixel. How strongly it is held to what it was
-    is chosen by generalised cross-validation.
+    shall be the old ones; where there are fewer now, the mean of those under the new pixel, or
+    what a bilinear resize makes of them. How strongly it is held to what it was is chosen by
+    generalised cross-validation.
 
     Args:
         before: As it was, with weights.
-        after: With an op more; nodes have the names of before.
+        after: With an op more, or less; nodes have the names of before.
         calibrator: Shows faces.
         faces: To look at, at most.
 
@@ -100,10 +100,11 @@ def fit_behind(
 
 
 def _changed(before: Graph, after: Graph) -> list[Node]:
-    """Returns the nodes that are new or behind a new one, in order."""
+    """Returns the nodes that are new, read something else, or are behind one of these, in order."""
     found: dict[str, Node] = {}
     for node in after.nodes:
-        if node.name not in before or any(value.node in found for value in node.inputs):
+        kept = node.name in before and node.inputs == before.node(node.name).inputs
+        if not kept or any(value.node in found for value in node.inputs):
             found[node.name] = node
     return list(found.values())
 
@@ -120,19 +121,23 @@ def _layer(before: Graph, node: Node) -> _Layer | None:
         fits = isinstance(node.op, Dense)
     if not fits or _rows(node) > MOST_ROWS:
         return None
-    old, new = (each.results[0].shape[1:-1] for each in (before.node(node.name), node))
+    old, new = (_sides(each) for each in (before.node(node.name), node))
     if old == new:
         return _Layer(node.name, None)
     if len(old) != 2:
         return None
-    size = tuple(-(-(a or 1) // (b or 1)) for a, b in zip(old, new, strict=True))
+    size = tuple(-(-a // b) for a, b in zip(old, new, strict=True))
     paddings: tuple[Padding, ...] = ("same", "valid")
     for padding in paddings:
-        made = tuple(window_size(a or 1, k, k, 1, padding) for a, k in zip(old, size, strict=True))
+        made = tuple(window_size(a, k, k, 1, padding) for a, k in zip(old, size, strict=True))
         if made == new:
             window = (size[0], size[1])
             return _Layer(node.name, AvgPool2D(window, window, padding))
-    return None
+    return _Layer(node.name, ResizeBilinear((new[0], new[1])))
+
+
+def _sides(node: Node) -> tuple[int, ...]:
+    return tuple(side or 1 for side in node.results[0].shape[1:-1])
 
 
 def _rows(node: Node) -> int:
@@ -172,8 +177,8 @@ def _wanted(
     for layer in layers:
         node = before.node(layer.name)
         value = _sum(edit, node)
-        if layer.window is not None:
-            value = edit.add(edit.fresh(f"{node.name}_wanted"), layer.window, value)
+        if layer.smaller is not None:
+            value = edit.add(edit.fresh(f"{node.name}_wanted"), layer.smaller, value)
         places[node.name] = value
     found = calibrator.values(edit.done(), list(places.values()), faces=faces)
     return {name: found[value] for name, value in places.items()}

@@ -21,6 +21,7 @@ from lmopt.ir.resolution import scaled
 from lmopt.ir.size import size_change, strip_weights
 from lmopt.pipeline.base import Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float
+from lmopt_passes.map_fit import fit_behind
 
 _Sides = tuple[int, int]
 
@@ -32,21 +33,29 @@ class ResizeInput(Pass):
     The file eats the same crops, so that an app changes nothing, and answers in the same
     coordinates: heatmaps are decoded to shares of their map, and a layer that learned to give
     pixels gives those of the crop. Layers run on the smaller maps as they are; what read a whole
-    map is fitted to the smaller one (`lmopt.ir.refit`). A normalisation at the beginning of the
+    map is fitted to the smaller one (`lmopt.ir.refit`); where there are calibration faces, every
+    kernel is then fitted to answer on them what it answered (`passes/lmopt_passes/map_fit.py`). A
+    normalisation at the beginning of the
     graph computes on the smaller picture, which is the same: weights of an interpolation sum to 1.
     A resize of that kind at the beginning is replaced.
 
     Attributes:
         size: Longer side of the smaller picture; the other keeps its ratio to it. Below half of the
             input the resize leaves pixels out.
+        reconstruct: Whether kernels are fitted where there are calibration faces.
+        faces: Calibration faces, of the training split.
     """
 
     name: ClassVar[str] = "resize-input"
     size: int = 96
+    reconstruct: bool = True
+    faces: int = 100
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UsageError(f"size is {self.size}, wanted at least 1")
+        if self.faces < 1:
+            raise UsageError(f"faces is {self.faces}, wanted at least 1")
 
     def apply(self, graph: Graph, ctx: PassContext) -> PassResult:
         require_float(graph, self.name)
@@ -68,7 +77,12 @@ class ResizeInput(Pass):
             f"{old[0]}x{old[1]} pixels -> {new[0]}x{new[1]} behind {picture}; "
             f"{size_change(graph, result)}"
         )
-        return PassResult(result, True, (note, *fitted, *_moved(graph, result)))
+        notes = (note, *fitted, *_moved(graph, result))
+        calibrator = ctx.calibrator_if_any if self.reconstruct else None
+        if calibrator is not None and graph.is_initialized:
+            result, refitted = fit_behind(graph, result, calibrator, faces=self.faces)
+            notes += refitted
+        return PassResult(result, True, notes)
 
 
 def _picture(graph: Graph, name: str) -> Value:
