@@ -107,11 +107,11 @@ class _Removal(Refit):
 
     def _is_between(self, node: Node, fitted: Node, grid: _Grid) -> bool:
         """Returns whether all windows of a dilated convolution lie between those of old pixels."""
-        op = fitted.op
-        if not isinstance(op, Conv2D | DepthwiseConv2D) or op.padding == "valid":
+        op, new = node.op, fitted.op
+        if not isinstance(op, Conv2D | DepthwiseConv2D) or not self.dilate or node == self.gone:
             return False
-        if not self.dilate or node == self.gone:
-            return False
+        if not isinstance(new, Conv2D | DepthwiseConv2D) or new.kernel != op.kernel:
+            return False  # it reads a whole map
         whole = [line.offset.denominator == 1 for line in self.grids[node.inputs[0]]]
         parted = [line.offset.denominator > 1 for line in grid]
         return any(a and b for a, b in zip(whole, parted, strict=True))

@@ -129,7 +129,7 @@ def test_an_inserted_pool_goes_again(size: int) -> None:
     np.testing.assert_allclose(sums[1], sums[0], rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_dilated_convolutions_compute_the_same_on_the_old_pixels(data: st.DataObject) -> None:
     """Any stride, then any convolutions: the old map is the new one at every `scale`-th pixel."""
@@ -167,12 +167,26 @@ def test_dilated_convolutions_compute_the_same_on_the_old_pixels(data: st.DataOb
             x = edit.add(f"layer{index}", op, x)
         except GraphError:  # nothing is left of the map
             break
-    high, wide = edit.node(x.node).results[0].shape[1:3]
     edit.output("landmarks", edit.add("head", Dense(3), edit.add("flat", Reshape(), x)))
-    graph = zoo.initialize(edit.done(), 1)
+    _require_found_again(zoo.initialize(edit.done(), 1), x.node, scale)
+
+
+def test_valid_windows_go_on_reading_where_the_old_pixels_lie() -> None:
+    """Columns of the old map are the odd ones of the new, between which a stride would start."""
+    edit = Edit("net")
+    x = edit.input("image", (None, 20, 23, 2))
+    x = edit.add("stride", MaxPool2D((1, 3), (2, 2), "valid"), x)
+    x = edit.add("windows", DepthwiseConv2D(stride=(2, 2), padding="valid"), x)
+    edit.output("landmarks", edit.add("head", Dense(3), edit.add("flat", Reshape(), x)))
+    _require_found_again(zoo.initialize(edit.done(), 1), "windows", 2)
+
+
+def _require_found_again(graph: Graph, name: str, scale: int) -> None:
+    """Requires that the old map is the new one at every `scale`-th pixel, and the same answer."""
+    high, wide = graph.node(name).results[0].shape[1:3]
     larger, _ = remove_stride(graph, "stride", "test", dilate=True)
     values = [run(each, pictures(graph), all_values=True) for each in (graph, larger)]
-    old, new = values[0][x.node], values[1][x.node]
+    old, new = values[0][name], values[1][name]
     found = [
         (row, column)
         for row in range(scale)
