@@ -1,4 +1,4 @@
-"""Kernels fitted behind a pool: what they answer, and what is left alone."""
+"""Kernels fitted behind a change: what they answer, and what is left alone."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,14 @@ from lmopt import zoo
 from lmopt.ir.edit import Edit
 from lmopt.ir.graph import Graph
 from lmopt.ir.interp import run
-from lmopt.ir.ops import Conv2D, Dense, DepthwiseConv2D, Mean, Reshape
+from lmopt.ir.ops import Add, Conv2D, Dense, DepthwiseConv2D, Mean, Reshape
 from lmopt.pipeline.base import Need, PassContext
 from lmopt_passes import map_fit
+from lmopt_passes.drop_block import DropBlock
 from lmopt_passes.insert_pool import InsertPool
 from lmopt_passes.map_fit import fit_behind
-from tests.support.services import DrawnCalibrator, _seen
+from lmopt_passes.resize_input import ResizeInput
+from tests.support.services import DistanceScorer, DrawnCalibrator, _seen
 
 
 def net() -> Graph:
@@ -62,6 +64,39 @@ def test_a_fit_on_faces_brings_the_start_nearer() -> None:
     assert ruled.graph == InsertPool("stem").apply(graph, PassContext()).graph
     assert fitted.graph.node("point").op.use_bias
     assert fitted.graph.node("stem").weights == graph.node("stem").weights
+
+
+@pytest.mark.parametrize("size", [12, 8])
+def test_kernels_behind_a_smaller_picture_are_fitted(size: int) -> None:
+    graph = net()
+    faces = PassContext(services={Need.CALIBRATOR: ManyFaces()})
+    ruled = ResizeInput(size, reconstruct=False).apply(graph, faces)
+    fitted = ResizeInput(size, faces=150).apply(graph, faces)
+    assert missed(graph, fitted.graph) < 0.6 * missed(graph, ruled.graph)
+    assert fitted.notes[:-1] == ruled.notes
+    assert fitted.notes[-1].startswith("6 kernels fitted on up to 150 faces")
+    assert ruled.graph == ResizeInput(size).apply(graph, PassContext()).graph
+
+
+def test_kernels_behind_a_dropped_block_make_up_for_it() -> None:
+    """A block that only mixes channels can be had from the 1x1 convolution behind it."""
+    edit = Edit("net")
+    x = edit.add("stem", Conv2D(3, activation="relu"), edit.input("image", (None, 8, 8, 2)))
+    x = edit.add("sum", Add(), x, edit.add("branch", Conv2D(3, (1, 1)), x))
+    x = edit.add("mean", Mean(), edit.add("behind", Conv2D(5, (1, 1), activation="relu"), x))
+    edit.output("landmarks", edit.add("landmarks", Dense(10), x))
+    graph = zoo.initialize(edit.done(), 0)
+    services = {Need.CALIBRATOR: DrawnCalibrator(), Need.SCORER: DistanceScorer(graph)}
+    context = PassContext(services=services)
+    ruled = DropBlock(reconstruct=False).apply(graph, context)
+    fitted = DropBlock(faces=30).apply(graph, context)
+    assert "branch" not in fitted.graph and "branch" not in ruled.graph
+    assert fitted.notes[0] == ruled.notes[0]
+    assert fitted.notes[1].startswith("2 kernels fitted on up to 30 faces")
+    wanted, before, found = (
+        _seen(each)["landmarks"] for each in (graph, ruled.graph, fitted.graph)
+    )
+    assert np.abs(found - wanted).max() < 0.02 * np.abs(before - wanted).max()
 
 
 def test_without_change_nothing_is_fitted() -> None:
