@@ -20,6 +20,14 @@ KEPT = 3.0
 """One candidate in so many goes on to the next fidelity (Li et al. 2020, arXiv:1810.05934)."""
 SURE = 2.0
 """Standard errors from which on a difference counts."""
+AHEAD = 0.3
+"""Part of what is above the floor that a training takes away, as long as nobody had it."""
+DOUBT = 0.1
+"""What that counts for, as a part of the floor: as much as one who was so far above it."""
+HOPE = 0.95
+"""The floor, as a part of the lowest NME known: nobody is expected to come below."""
+WORTH = 0.002
+"""Part of the hypervolume that further training must be expected to add."""
 LEARNED = 10
 """Candidates from which on a candidate's NME is guessed before it is trained."""
 SLACK = (1.5, 1.2)
@@ -87,66 +95,117 @@ def is_beaten(racer: Racer, racers: Sequence[Racer]) -> bool:
     return last > 0 and any(beats(other, racer, last) for other in racers if other.fidelity >= last)
 
 
-def next_to_train(racers: Sequence[Racer], fidelities: int) -> Racer | None:
+def next_to_train(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | None:
     """Returns who goes on to its next fidelity; None when a new candidate is wanted.
 
-    Of those that have reached a fidelity one in `KEPT` goes on: the outermost front first, within a
-    front whoever adds most to the hypervolume, never one that is beaten beyond noise.
+    Of those that have reached a fidelity one in `KEPT` goes on: whoever gains the front most for
+    its time, never one that is beaten beyond noise.
+
+    Args:
+        racers: All candidates.
+        epochs: Of the training at every fidelity.
     """
-    for fidelity in range(fidelities - 1, 0, -1):
+    worth = _worth(racers, epochs)
+    for fidelity in range(len(epochs) - 1, 0, -1):
         here = [racer for racer in racers if racer.fidelity >= fidelity]
         beyond = sum(racer.fidelity > fidelity for racer in here)
         if beyond + 1 > len(here) / KEPT:
             continue
-        for racer in _ranked(here, [racer.nme(fidelity) for racer in here]):
-            if racer.fidelity == fidelity and not racer.dropped and not is_beaten(racer, racers):
-                return racer
+        able = [racer for racer in here if racer.fidelity == fidelity and racer.number in worth]
+        if able:
+            return max(able, key=lambda racer: worth[racer.number])
     return None
 
 
-def next_to_finish(racers: Sequence[Racer], fidelities: int) -> Racer | None:
-    """Returns whom to train further of those that may be on the front at the end; None when done.
+def next_to_finish(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | None:
+    """Returns who gains the front most for its time when trained on; None when nobody does.
 
-    NME of different fidelities are made comparable by what the others gained on the way. Whoever
-    was trained least comes first, for every next fidelity takes a multiple of the time and gains
-    less; among equals, whoever adds most to the hypervolume.
+    Args:
+        racers: All candidates.
+        epochs: Of the training at every fidelity.
     """
-    unfinished = [
-        racer
-        for racer in _expected_front(racers, fidelities)
-        if racer.fidelity < fidelities and not racer.dropped and not is_beaten(racer, racers)
-    ]
-    return min(unfinished, key=lambda racer: racer.fidelity, default=None)
+    worth = _worth(racers, epochs)
+    able = [racer for racer in racers if racer.number in worth]
+    return max(able, key=lambda racer: worth[racer.number], default=None)
 
 
 def worth_extending(racers: Sequence[Racer], fidelities: int) -> list[Racer]:
-    """Returns those on the front, as far as can be seen, that were trained beyond the first time.
+    """Returns those on the front, as it will be, that were trained beyond the first time.
 
     Whoever adds most to the hypervolume comes first.
     """
-    front = _expected_front(racers, fidelities)
-    return [racer for racer in front if racer.fidelity >= min(2, fidelities)]
+    ends = expected_ends(racers, fidelities)
+    trained = [racer for racer in racers if racer.number in ends]
+    plane = [(ends[racer.number], math.log2(racer.ms.value)) for racer in trained]
+    front = Front.of(range(len(plane)), lambda k: plane[k]).points
+    corner = (max((plane[k][0] for k in front), default=0.0) * SLACK[0], 1.0)
+    whole = hypervolume([plane[k] for k in front], corner)
+    adds = {k: whole - hypervolume([plane[j] for j in front if j != k], corner) for k in front}
+    ordered = sorted(front, key=lambda k: (-adds[k], trained[k].number))
+    return [trained[k] for k in ordered if trained[k].fidelity >= min(2, fidelities)]
 
 
-def _expected_front(racers: Sequence[Racer], fidelities: int) -> list[Racer]:
-    """Returns the front as it will be at the end, whoever adds most to the hypervolume first."""
-    gains = expected_gains(racers, fidelities)
-    trained = [racer for racer in racers if racer.fidelity > 0]
-    expected = [racer.nme(racer.fidelity) - gains[racer.fidelity] for racer in trained]
-    front = Front.of(range(len(trained)), lambda k: (expected[k], trained[k].ms.value)).points
-    return _ranked([trained[k] for k in front], [expected[k] for k in front])
+def _worth(racers: Sequence[Racer], epochs: Sequence[float]) -> dict[int, float]:
+    """Returns what the front gains for the work of training candidates to the end, by number.
 
-
-def expected_gains(racers: Sequence[Racer], fidelities: int) -> tuple[float, ...]:
-    """Returns by how many points training from a fidelity to the last one lowers the NME.
-
-    The median over those that went each step; a step nobody went gains nothing.
+    That is the hypervolume of the front as it will be less what it would be without that training,
+    divided by the training's work. Whoever cannot be trained on, or gains next to nothing, is left
+    out.
     """
-    gains = [0.0] * (fidelities + 1)
-    for fidelity in range(fidelities - 1, -1, -1):
-        steps = [r.nme(fidelity) - r.nme(fidelity + 1) for r in racers if r.fidelity > fidelity]
-        gains[fidelity] = gains[fidelity + 1] + (float(np.median(steps)) if steps else 0.0)
-    return tuple(gains)
+    ends = expected_ends(racers, len(epochs))
+    trained = [racer for racer in racers if racer.number in ends]
+    if not trained:
+        return {}
+    corner = (SLACK[0] * _lowest(trained), math.log2(SLACK[1]))
+    plane = {r.number: (ends[r.number], math.log2(r.ms.value)) for r in trained}
+    whole = hypervolume(list(plane.values()), corner)
+    largest = max(racer.macs for racer in trained)
+    found = {}
+    for racer in trained:
+        last = racer.fidelity
+        if last == len(epochs) or racer.dropped or is_beaten(racer, racers):
+            continue
+        now = (racer.nme(last), plane[racer.number][1])
+        gain = whole - hypervolume(list({**plane, racer.number: now}.values()), corner)
+        if gain > WORTH * whole:
+            # Faces are varied and weights stepped however few MACs there are.
+            found[racer.number] = gain / (sum(epochs[last:]) * (racer.macs + largest / 4))
+    return found
+
+
+def expected_ends(racers: Sequence[Racer], fidelities: int) -> dict[int, float]:
+    """Returns the NME in percent to be expected of candidates once trained to the end, by number.
+
+    Every step takes away a part of what is above the lowest NME known, that which others lost of it
+    in that step; of one that was trained twice or more, no more than it lost the last time,
+    within a standard error, for learning curves flatten.
+    """
+    trained = [racer for racer in racers if racer.fidelity > 0]
+    if not trained:
+        return {}
+    floor = HOPE * _lowest(trained)
+    parts = [0.0] * fidelities
+    for step in range(1, fidelities):
+        went = [racer for racer in trained if racer.fidelity > step]
+        lost = DOUBT * AHEAD * floor + sum(r.nme(step) - r.nme(step + 1) for r in went)
+        above = DOUBT * floor + sum(r.nme(step) - floor for r in went)
+        parts[step] = min(max(lost / above, 0.0), 1.0)
+    ends = {}
+    for racer in trained:
+        last, gain = racer.fidelity, math.inf
+        nme = racer.nme(last)
+        if last > 1:
+            fell = racer.errors[last - 1] - racer.errors[last]
+            gain = max(float(fell.mean()), 0.0) + _standard_error(fell)
+        for step in range(last, 0 if racer.dropped else fidelities):
+            gain = min(gain, parts[step] * (nme - floor))
+            nme -= gain
+        ends[racer.number] = nme
+    return ends
+
+
+def _lowest(trained: Sequence[Racer]) -> float:
+    return min(racer.nme(step) for racer in trained for step in range(racer.fidelity + 1))
 
 
 def hopeless(candidate: Racer, racers: Sequence[Racer]) -> float | None:
@@ -225,20 +284,6 @@ def front_volume(racers: Sequence[Racer], baseline: NDArray[np.float64]) -> Inte
 def has_settled(before: Interval, now: Interval) -> bool:
     """Returns whether the hypervolume grew by less than `GROWTH` over `PATIENCE` results."""
     return now.value - before.value < GROWTH * now.value
-
-
-def _ranked(racers: Sequence[Racer], nmes: Sequence[float]) -> list[Racer]:
-    """Returns racers front by front, in each the ones that add most to the hypervolume first."""
-    points = [(nme, math.log2(r.ms.value)) for r, nme in zip(racers, nmes, strict=True)]
-    left, ordered = list(range(len(points))), list[Racer]()
-    while left:
-        front = Front.of(left, lambda k: points[k]).points
-        corner = (max(points[k][0] for k in front) * SLACK[0], max(points[k][1] for k in front) + 1)
-        whole = hypervolume([points[k] for k in front], corner)
-        adds = {k: whole - hypervolume([points[j] for j in front if j != k], corner) for k in front}
-        ordered += [racers[k] for k in sorted(front, key=lambda k: (-adds[k], racers[k].number))]
-        left = [k for k in left if k not in adds]
-    return ordered
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

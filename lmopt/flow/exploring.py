@@ -74,7 +74,7 @@ class Explorer:
                 break
             self._take(self.crew.finish())
         stopped = self._stopped or "the time is over"
-        if racing.next_to_finish(self.study.racers(), self.fidelities) is None:
+        if racing.next_to_finish(self.study.racers(), self.space.epochs) is None:
             return stopped
         return f"{stopped}; not all of the front is trained to the end: give a larger --budget"
 
@@ -101,7 +101,7 @@ class Explorer:
             if self._has_settled():
                 self._stopped = "the front has stood still"
                 break
-            racer = racing.next_to_train(self._free(left), self.fidelities)
+            racer = racing.next_to_train(self._free(left), self.space.epochs)
             if racer is not None:
                 return self._task(racer.number, racer.fidelity + 1)
             new = sum(task.fidelity < 2 for task in self._under_way.values())
@@ -151,7 +151,7 @@ class Explorer:
     def _next_to_finish(self, left: float) -> Task | None:
         if (task := self._next_twin(left)) is not None:
             return task
-        racer = racing.next_to_finish(self._free(left), self.fidelities)
+        racer = racing.next_to_finish(self._free(left), self.space.epochs)
         return None if racer is None else self._task(racer.number, racer.fidelity + 1)
 
     def _free(self, left: float) -> tuple[Racer, ...]:

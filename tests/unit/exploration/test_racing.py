@@ -11,6 +11,7 @@ from lmopt.exploration import racing
 from lmopt.exploration.racing import Interval, Racer
 
 FACES = 40
+EPOCHS = (1.0, 3.0, 12.0)
 
 
 def faces(mean: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -49,12 +50,13 @@ def test_nobody_is_beaten_by_one_that_was_trained_less_or_before_training() -> N
     assert racing.is_beaten(racer(3, 0.9, 9, 6.5), (short, full))
 
 
-def test_one_in_three_goes_on_the_best_front_first() -> None:
+def test_one_in_three_goes_on_whoever_gains_most_first() -> None:
     few = (racer(0, 0.5, 9, 6.0), racer(1, 0.7, 9, 5.0))
-    assert racing.next_to_train(few, 3) is None
+    assert racing.next_to_train(few, EPOCHS) is None
     three = (*few, racer(2, 0.9, 9, 8.0))
-    # corner (1.5 x 6, log2(.7) + 1): 0 adds (9 - 6) x log2(.7 / .5) = 1.46, 1 adds (6 - 5) x 1
-    first = racing.next_to_train(three, 3)
+    # floor 4.75, so 0 ends at 5.36 and 1 at 4.87: 0 gains 0.64 x log2(.7 / .5) = 0.31,
+    # 1 gains 0.13 x log2(1.2 / .7) = 0.10
+    first = racing.next_to_train(three, EPOCHS)
     assert first is not None and first.number == 0
     gone_on = tuple(
         Racer(r.number, r.ms, (*r.errors, faces(4.5)), r.macs, r.parameters)
@@ -62,7 +64,7 @@ def test_one_in_three_goes_on_the_best_front_first() -> None:
         else r
         for r in three
     )
-    assert racing.next_to_train(gone_on, 3) is None
+    assert racing.next_to_train(gone_on, EPOCHS) is None
 
 
 def test_whoever_was_dropped_or_beaten_does_not_go_on() -> None:
@@ -71,25 +73,60 @@ def test_whoever_was_dropped_or_beaten_does_not_go_on() -> None:
         racer(1, 0.7, 9, 5.5),
         racer(2, 0.9, 9, 5.9),
     )
-    assert racing.next_to_train(racers, 3) is None
+    assert racing.next_to_train(racers, EPOCHS) is None
 
 
-def test_gains_are_medians_of_those_that_went_on() -> None:
-    racers = (racer(0, 0.5, 9, 6, 5, 4.5), racer(1, 0.6, 9, 7, 5.5), racer(2, 0.7, 12, 8))
-    assert racing.expected_gains(racers, 3) == pytest.approx((3 + 1.25 + 0.5, 1.25 + 0.5, 0.5, 0))
+def test_ends_follow_from_what_others_lost_and_from_the_own_last_step() -> None:
+    racers = (
+        racer(0, 0.5, 9, 6, 5, 4.5),
+        racer(1, 0.6, 9, 7, 5.5),
+        racer(2, 0.7, 12, 8),
+        racer(3, 0.8, 9, 5.1, 5.0, dropped=True),
+    )
+    floor = 0.95 * 4.5
+    prior = 0.1 * floor
+    first = (1 + 1.5 + 0.1 + 0.3 * prior) / (6 + 7 + 5.1 - 3 * floor + prior)
+    second = (0.5 + 0.3 * prior) / (5 - floor + prior)
+    ends = racing.expected_ends(racers, 3)
+    assert ends == pytest.approx(
+        {
+            0: 4.5,
+            1: floor + (5.5 - floor) * (1 - second),
+            2: floor + (8 - floor) * (1 - first) * (1 - second),
+            3: 5.0,
+        }
+    )
+    slow = racer(4, 0.9, 9, 6.0, 5.9)  # no more than it lost the last time
+    assert racing.expected_ends((*racers, slow), 3)[4] == pytest.approx(5.9 - 0.1)
+
+
+def test_whoever_learns_no_more_is_not_trained_on() -> None:
+    flat, steep = racer(0, 1.0, 4.4, 4.4, 4.4), racer(1, 0.25, 9, 6, 5)
+    chosen = racing.next_to_finish((flat, steep), EPOCHS)
+    assert chosen is not None and chosen.number == 1
+    assert racing.next_to_finish((flat,), EPOCHS) is None
+    assert racing.next_to_train((flat, flat, flat, flat), EPOCHS) is None
+
+
+def test_of_equal_gains_the_one_with_less_work_comes_first() -> None:
+    ms = Interval(0.5, 0.49, 0.51)
+    light, heavy = (Racer(1, ms, (faces(9), faces(6)), macs, 1) for macs in (10**7, 10**8))
+    other = Racer(0, Interval(1.0, 0.99, 1.01), (faces(9), faces(5), faces(5)), 10**8, 1)
+    worth = [racing._worth((other, each), EPOCHS)[1] for each in (light, heavy)]
+    assert worth[0] == pytest.approx(worth[1] * 125 / 35)  # a quarter of the largest is for faces
 
 
 def test_the_front_is_trained_to_its_end_by_what_it_will_be() -> None:
-    # 1 is behind 0 now, yet two points better once trained as long
-    racers = (racer(0, 0.5, 9, 7.0, 5.0), racer(1, 0.5, 9, 6.0))
-    chosen = racing.next_to_finish(racers, 2)
+    # 1 is behind 0 now, yet in front once trained as long
+    racers = (racer(0, 0.5, 9, 7.0, 5.0), racer(1, 0.5, 9, 5.8))
+    chosen = racing.next_to_finish(racers, (1.0, 3.0))
     assert chosen is not None and chosen.number == 1
-    assert racing.next_to_finish(racers[:1], 2) is None
-    assert racing.next_to_finish((), 2) is None
+    assert racing.next_to_finish(racers[:1], (1.0, 3.0)) is None
+    assert racing.next_to_finish((), (1.0, 3.0)) is None
 
 
 def test_who_is_on_the_front_and_well_trained_is_worth_extending() -> None:
-    racers = (racer(0, 0.5, 9, 6, 5.0), racer(1, 0.3, 9, 8), racer(2, 0.4, 9, 7, 6.5))
+    racers = (racer(0, 0.5, 9, 6, 5.0), racer(1, 0.3, 15, 14), racer(2, 0.4, 9, 7, 6.5))
     good = racing.worth_extending(racers, 3)
     assert [r.number for r in good] == [0, 2]  # 1 was trained too little, 2 adds less
     once = (racer(0, 0.5, 9, 6), racer(1, 0.3, 9, 8))
