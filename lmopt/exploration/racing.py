@@ -26,8 +26,8 @@ DOUBT = 0.1
 """What that counts for, as a part of the floor: as much as one who was so far above it."""
 HOPE = 0.95
 """The floor, as a part of the lowest NME known: nobody is expected to come below."""
-WORTH = 0.002
-"""Part of the hypervolume that further training must be expected to add."""
+LEAST = 0.005
+"""Part of its NME that a candidate must be expected to lose in its next training."""
 LEARNED = 10
 """Candidates from which on a candidate's NME is guessed before it is trained."""
 SLACK = (1.5, 1.2)
@@ -134,9 +134,9 @@ def worth_extending(racers: Sequence[Racer], fidelities: int) -> list[Racer]:
 
     Whoever adds most to the hypervolume comes first.
     """
-    ends = expected_ends(racers, fidelities)
-    trained = [racer for racer in racers if racer.number in ends]
-    plane = [(ends[racer.number], math.log2(racer.ms.value)) for racer in trained]
+    courses = expected_courses(racers, fidelities)
+    trained = [racer for racer in racers if racer.number in courses]
+    plane = [(courses[racer.number][-1], math.log2(racer.ms.value)) for racer in trained]
     front = Front.of(range(len(plane)), lambda k: plane[k]).points
     corner = (max((plane[k][0] for k in front), default=0.0) * SLACK[0], 1.0)
     whole = hypervolume([plane[k] for k in front], corner)
@@ -149,32 +149,35 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float]) -> dict[int, float]
     """Returns what the front gains for the work of training candidates to the end, by number.
 
     That is the hypervolume of the front as it will be less what it would be without that training,
-    divided by the training's work. Whoever cannot be trained on, or gains next to nothing, is left
+    divided by the training's work. Whoever cannot be trained on, or learns next to nothing, is left
     out.
     """
-    ends = expected_ends(racers, len(epochs))
-    trained = [racer for racer in racers if racer.number in ends]
+    courses = expected_courses(racers, len(epochs))
+    trained = [racer for racer in racers if racer.number in courses]
     if not trained:
         return {}
     corner = (SLACK[0] * _lowest(trained), math.log2(SLACK[1]))
-    plane = {r.number: (ends[r.number], math.log2(r.ms.value)) for r in trained}
+    plane = {r.number: (courses[r.number][-1], math.log2(r.ms.value)) for r in trained}
     whole = hypervolume(list(plane.values()), corner)
     largest = max(racer.macs for racer in trained)
     found = {}
     for racer in trained:
-        last = racer.fidelity
-        if last == len(epochs) or racer.dropped or is_beaten(racer, racers):
+        now, *later = courses[racer.number]
+        if not later or now - later[0] < LEAST * now or is_beaten(racer, racers):
             continue
-        now = (racer.nme(last), plane[racer.number][1])
-        gain = whole - hypervolume(list({**plane, racer.number: now}.values()), corner)
-        if gain > WORTH * whole:
+        standing = (now, plane[racer.number][1])
+        gain = whole - hypervolume(list({**plane, racer.number: standing}.values()), corner)
+        if gain > 0:
             # Faces are varied and weights stepped however few MACs there are.
-            found[racer.number] = gain / (sum(epochs[last:]) * (racer.macs + largest / 4))
+            work = sum(epochs[racer.fidelity :]) * (racer.macs + largest / 4)
+            found[racer.number] = gain / work
     return found
 
 
-def expected_ends(racers: Sequence[Racer], fidelities: int) -> dict[int, float]:
-    """Returns the NME in percent to be expected of candidates once trained to the end, by number.
+def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, tuple[float, ...]]:
+    """Returns the NME in percent of trained candidates, now and as expected further on, by number.
+
+    One that is dropped stays where it is.
 
     Every step takes away a part of what is above the lowest NME known, that which others lost of it
     in that step; of one that was trained twice or more, no more than it lost the last time,
@@ -190,18 +193,18 @@ def expected_ends(racers: Sequence[Racer], fidelities: int) -> dict[int, float]:
         lost = DOUBT * AHEAD * floor + sum(r.nme(step) - r.nme(step + 1) for r in went)
         above = DOUBT * floor + sum(r.nme(step) - floor for r in went)
         parts[step] = min(max(lost / above, 0.0), 1.0)
-    ends = {}
+    courses = {}
     for racer in trained:
         last, gain = racer.fidelity, math.inf
-        nme = racer.nme(last)
+        course = [racer.nme(last)]
         if last > 1:
             fell = racer.errors[last - 1] - racer.errors[last]
             gain = max(float(fell.mean()), 0.0) + _standard_error(fell)
         for step in range(last, 0 if racer.dropped else fidelities):
-            gain = min(gain, parts[step] * (nme - floor))
-            nme -= gain
-        ends[racer.number] = nme
-    return ends
+            gain = min(gain, parts[step] * (course[-1] - floor))
+            course.append(course[-1] - gain)
+        courses[racer.number] = tuple(course)
+    return courses
 
 
 def _lowest(trained: Sequence[Racer]) -> float:

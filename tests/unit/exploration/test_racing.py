@@ -76,7 +76,7 @@ def test_whoever_was_dropped_or_beaten_does_not_go_on() -> None:
     assert racing.next_to_train(racers, EPOCHS) is None
 
 
-def test_ends_follow_from_what_others_lost_and_from_the_own_last_step() -> None:
+def test_courses_follow_from_what_others_lost_and_from_the_own_last_step() -> None:
     racers = (
         racer(0, 0.5, 9, 6, 5, 4.5),
         racer(1, 0.6, 9, 7, 5.5),
@@ -87,7 +87,9 @@ def test_ends_follow_from_what_others_lost_and_from_the_own_last_step() -> None:
     prior = 0.1 * floor
     first = (1 + 1.5 + 0.1 + 0.3 * prior) / (6 + 7 + 5.1 - 3 * floor + prior)
     second = (0.5 + 0.3 * prior) / (5 - floor + prior)
-    ends = racing.expected_ends(racers, 3)
+    courses = racing.expected_courses(racers, 3)
+    assert [len(courses[k]) for k in range(4)] == [1, 2, 3, 1]
+    ends = {number: course[-1] for number, course in courses.items()}
     assert ends == pytest.approx(
         {
             0: 4.5,
@@ -97,7 +99,7 @@ def test_ends_follow_from_what_others_lost_and_from_the_own_last_step() -> None:
         }
     )
     slow = racer(4, 0.9, 9, 6.0, 5.9)  # no more than it lost the last time
-    assert racing.expected_ends((*racers, slow), 3)[4] == pytest.approx(5.9 - 0.1)
+    assert racing.expected_courses((*racers, slow), 3)[4] == pytest.approx((5.9, 5.8))
 
 
 def test_whoever_learns_no_more_is_not_trained_on() -> None:
