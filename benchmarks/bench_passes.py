@@ -31,6 +31,8 @@ RESULTS = Path(__file__).parent / "results" / "passes.json"
 PASSES = (
     "prune{amount=0.3}",
     "prune{amount=0.6}",
+    "prune{amount=0.6,by=latency}",
+    "prune{method=magnitude,amount=0.5,epochs=4}",
     "scale-width{factor=0.5}",
     "drop-block{count=2}",
     "drop-block{count=4}",
@@ -42,11 +44,14 @@ PASSES = (
     "factorize{energy=0.999}",
     "fuse-block{count=1}",
     "fuse-block{count=4}",
+    "substitute-activation",
     "quantize-int8",
     "quantize-mixed",
 )
-RECOVERED = frozenset({"quantize-int8", "quantize-mixed"})
-"""Passes that need no recovery."""
+RECOVERED = frozenset(
+    {"quantize-int8", "quantize-mixed", "prune{method=magnitude,amount=0.5,epochs=4}"}
+)
+"""What needs no recovery, or brings its own."""
 
 
 def main() -> None:
@@ -67,7 +72,7 @@ def main() -> None:
             plain = ",".join(filter(None, (BASELINE, text)))
             try:
                 rows = {"before": obtain(bench, journal, Pipeline.parse(plain))[0]}
-                if text.partition("{")[0] not in RECOVERED:
+                if text not in RECOVERED:
                     rows["after"] = obtain(bench, journal, Pipeline.parse(f"{plain},{recovery}"))[0]
             except LmoptError as error:
                 print(f"{text}: {error}", flush=True)
