@@ -59,6 +59,7 @@ class Racer:
         errors: NME in percent of each validation face, after no training and after each fidelity.
         macs, parameters: Of its graph.
         dropped: Whether it is not to be trained on.
+        training: Those with the same are trained once for all of them; its own by default.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Racer:
     macs: int
     parameters: int
     dropped: bool = False
+    training: str | None = None
 
     @property
     def fidelity(self) -> int:
@@ -98,8 +100,8 @@ def is_beaten(racer: Racer, racers: Sequence[Racer]) -> bool:
 def next_to_train(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | None:
     """Returns who goes on to its next fidelity; None when a new candidate is wanted.
 
-    Of those that have reached a fidelity one in `KEPT` goes on: whoever gains the front most for
-    its time, never one that is beaten beyond noise.
+    Of the trainings that have reached a fidelity one in `KEPT` goes on: whoever gains the front
+    most for its work, never one that is beaten beyond noise.
 
     Args:
         racers: All candidates.
@@ -108,13 +110,18 @@ def next_to_train(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | N
     worth = _worth(racers, epochs)
     for fidelity in range(len(epochs) - 1, 0, -1):
         here = [racer for racer in racers if racer.fidelity >= fidelity]
-        beyond = sum(racer.fidelity > fidelity for racer in here)
-        if beyond + 1 > len(here) / KEPT:
+        beyond = [racer for racer in here if racer.fidelity > fidelity]
+        if _trainings(beyond) + 1 > _trainings(here) / KEPT:
             continue
         able = [racer for racer in here if racer.fidelity == fidelity and racer.number in worth]
         if able:
             return max(able, key=lambda racer: worth[racer.number])
     return None
+
+
+def _trainings(racers: Sequence[Racer]) -> int:
+    own = (r.number if r.training is None else r.training for r in racers)
+    return len(set(own))
 
 
 def next_to_finish(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | None:

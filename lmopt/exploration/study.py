@@ -309,6 +309,7 @@ class Study:
             until: How many findings to look at, the first ones; None takes all.
         """
         attributes = self._study.user_attrs
+        sketches = {asked.number: asked.sketch for asked in self._drawn()}
         made = []
         for number, rows in _findings_in(attributes).items():
             known = [row for row in rows if until is None or row.place < until]
@@ -317,7 +318,8 @@ class Study:
                 sizes = known[-1].macs, known[-1].parameters
                 dropped = f"dropped {number}" in attributes
                 taken = dropped or _is_alive(attributes.get(f"claimed {number}"))
-                made.append(Racer(number, known[0].ms, errors, *sizes, taken))
+                before = sketches[number].before
+                made.append(Racer(number, known[0].ms, errors, *sizes, taken, before))
         return tuple(made)
 
     def tried(self) -> tuple[Tried, ...]:

@@ -67,6 +67,13 @@ def test_one_in_three_goes_on_whoever_gains_most_first() -> None:
     assert racing.next_to_train(gone_on, EPOCHS) is None
 
 
+def test_what_is_trained_once_counts_once() -> None:
+    twins = [racer(k, 0.5 + 0.1 * k, 9, 6 - k, training="same") for k in range(2)]
+    assert racing.next_to_train((*twins, racer(2, 0.9, 9, 8.0)), EPOCHS) is None
+    three = (*twins, racer(2, 0.9, 9, 8.0), racer(3, 0.95, 9, 8.0))
+    assert racing.next_to_train(three, EPOCHS) is not None
+
+
 def test_whoever_was_dropped_or_beaten_does_not_go_on() -> None:
     racers = (
         racer(0, 0.5, 9, 5.0, dropped=True),
