@@ -199,7 +199,7 @@ def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, tupl
         went = [racer for racer in trained if racer.fidelity > step]
         lost = DOUBT * AHEAD * floor + sum(r.nme(step) - r.nme(step + 1) for r in went)
         above = DOUBT * floor + sum(r.nme(step) - floor for r in went)
-        parts[step] = min(max(lost / above, 0.0), 1.0)
+        parts[step] = min(max(lost / above, 0.0), 1.0) if above > 0 else 0.0
     courses = {}
     for racer in trained:
         last, gain = racer.fidelity, math.inf

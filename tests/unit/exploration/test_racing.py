@@ -114,6 +114,7 @@ def test_whoever_learns_no_more_is_not_trained_on() -> None:
     chosen = racing.next_to_finish((flat, steep), EPOCHS)
     assert chosen is not None and chosen.number == 1
     assert racing.next_to_finish((flat,), EPOCHS) is None
+    assert racing.next_to_finish((racer(0, 1.0, 0.0, 0.0),), EPOCHS) is None  # nothing left
     assert racing.next_to_train((flat, flat, flat, flat), EPOCHS) is None
 
 
