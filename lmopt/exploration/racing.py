@@ -97,7 +97,9 @@ def is_beaten(racer: Racer, racers: Sequence[Racer]) -> bool:
     return last > 0 and any(beats(other, racer, last) for other in racers if other.fidelity >= last)
 
 
-def next_to_train(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | None:
+def next_to_train(
+    racers: Sequence[Racer], epochs: Sequence[float], limit: float = math.inf
+) -> Racer | None:
     """Returns who goes on to its next fidelity; None when a new candidate is wanted.
 
     Of the trainings that have reached a fidelity one in `KEPT` goes on: whoever gains the front
@@ -106,8 +108,9 @@ def next_to_train(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | N
     Args:
         racers: All candidates.
         epochs: Of the training at every fidelity.
+        limit: NME in percent from which on nobody is wanted.
     """
-    worth = _worth(racers, epochs)
+    worth = _worth(racers, epochs, limit)
     for fidelity in range(len(epochs) - 1, 0, -1):
         here = [racer for racer in racers if racer.fidelity >= fidelity]
         beyond = [racer for racer in here if racer.fidelity > fidelity]
@@ -124,22 +127,28 @@ def _trainings(racers: Sequence[Racer]) -> int:
     return len(set(own))
 
 
-def next_to_finish(racers: Sequence[Racer], epochs: Sequence[float]) -> Racer | None:
+def next_to_finish(
+    racers: Sequence[Racer], epochs: Sequence[float], limit: float = math.inf
+) -> Racer | None:
     """Returns who gains the front most for its time when trained on; None when nobody does.
 
     Args:
         racers: All candidates.
         epochs: Of the training at every fidelity.
+        limit: NME in percent from which on nobody is wanted.
     """
-    worth = _worth(racers, epochs)
+    worth = _worth(racers, epochs, limit)
     able = [racer for racer in racers if racer.number in worth]
     return max(able, key=lambda racer: worth[racer.number], default=None)
 
 
-def worth_extending(racers: Sequence[Racer], fidelities: int) -> list[Racer]:
+def worth_extending(
+    racers: Sequence[Racer], fidelities: int, limit: float = math.inf
+) -> list[Racer]:
     """Returns those on the front, as it will be, that were trained beyond the first time.
 
-    Whoever adds most to the hypervolume comes first.
+    Whoever adds most to the hypervolume comes first. Who is expected to stay above `limit`, an NME
+    in percent, is left out, unless everybody is.
     """
     courses = expected_courses(racers, fidelities)
     trained = [racer for racer in racers if racer.number in courses]
@@ -149,10 +158,11 @@ def worth_extending(racers: Sequence[Racer], fidelities: int) -> list[Racer]:
     whole = hypervolume([plane[k] for k in front], corner)
     adds = {k: whole - hypervolume([plane[j] for j in front if j != k], corner) for k in front}
     ordered = sorted(front, key=lambda k: (-adds[k], trained[k].number))
-    return [trained[k] for k in ordered if trained[k].fidelity >= min(2, fidelities)]
+    wanted = [k for k in ordered if plane[k][0] < limit] or ordered
+    return [trained[k] for k in wanted if trained[k].fidelity >= min(2, fidelities)]
 
 
-def _worth(racers: Sequence[Racer], epochs: Sequence[float]) -> dict[int, float]:
+def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> dict[int, float]:
     """Returns what the front gains for the work of training candidates to the end, by number.
 
     That is the hypervolume of the front as it will be less what it would be without that training,
@@ -163,7 +173,7 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float]) -> dict[int, float]
     trained = [racer for racer in racers if racer.number in courses]
     if not trained:
         return {}
-    corner = (SLACK[0] * _lowest(trained), math.log2(SLACK[1]))
+    corner = (min(SLACK[0] * _lowest(trained), limit), math.log2(SLACK[1]))
     plane = {r.number: (courses[r.number][-1], math.log2(r.ms.value)) for r in trained}
     whole = hypervolume(list(plane.values()), corner)
     largest = max(racer.macs for racer in trained)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,8 @@ class Explorer:
         self.crew, self.gauge, self.listen = crew, gauge, listen
         self.errors = np.array(list(baseline), np.float64)
         self.fidelities = len(space.epochs)
+        drop = request.max_nme_drop
+        self.limit = math.inf if drop is None else float(self.errors.mean()) + drop
         self._under_way: dict[int, Task] = {}
         self._begun: list[int] = []
         self._stopped = ""
@@ -74,7 +77,7 @@ class Explorer:
                 break
             self._take(self.crew.finish())
         stopped = self._stopped or "the time is over"
-        if racing.next_to_finish(self.study.racers(), self.space.epochs) is None:
+        if self._finisher(self.study.racers()) is None:
             return stopped
         return f"{stopped}; not all of the front is trained to the end: give a larger --budget"
 
@@ -101,7 +104,7 @@ class Explorer:
             if self._has_settled():
                 self._stopped = "the front has stood still"
                 break
-            racer = racing.next_to_train(self._free(left), self.space.epochs)
+            racer = racing.next_to_train(self._free(left), self.space.epochs, self.limit)
             if racer is not None:
                 return self._task(racer.number, racer.fidelity + 1)
             new = sum(task.fidelity < 2 for task in self._under_way.values())
@@ -124,7 +127,7 @@ class Explorer:
         """Puts a good candidate's twin or its descendant in line, unless others come first."""
         if self.study.has_waiting:
             return
-        good = racing.worth_extending(self.study.racers(), self.fidelities)
+        good = racing.worth_extending(self.study.racers(), self.fidelities, self.limit)
         if any(self.study.vary(racer.number) for racer in good) or not self.space.further:
             return
         parents = self.study.parents()
@@ -151,8 +154,14 @@ class Explorer:
     def _next_to_finish(self, left: float) -> Task | None:
         if (task := self._next_twin(left)) is not None:
             return task
-        racer = racing.next_to_finish(self._free(left), self.space.epochs)
+        racer = self._finisher(self._free(left))
         return None if racer is None else self._task(racer.number, racer.fidelity + 1)
+
+    def _finisher(self, racers: Sequence[Racer]) -> Racer | None:
+        """Returns whom to train on; one above the NME that may be lost where no other is left."""
+        epochs = self.space.epochs
+        wanted = racing.next_to_finish(racers, epochs, self.limit)
+        return wanted or racing.next_to_finish(racers, epochs)
 
     def _free(self, left: float) -> tuple[Racer, ...]:
         """Returns the candidates; whom another one trains, or who takes too long, is out.

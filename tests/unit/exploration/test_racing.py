@@ -118,11 +118,21 @@ def test_whoever_learns_no_more_is_not_trained_on() -> None:
     assert racing.next_to_train((flat, flat, flat, flat), EPOCHS) is None
 
 
+def test_beyond_the_limit_nothing_is_gained() -> None:
+    racers = (racer(0, 0.1, 9, 7.0), racer(1, 0.5, 9, 6.0), racer(2, 0.9, 5.0, 5.0))
+    for limit, wanted in ((math.inf, 0), (5.7, 1), (5.4, 2)):
+        chosen = racing.next_to_finish(racers, (1.0, 3.0), limit)
+        assert (chosen and chosen.number) == wanted, limit
+    assert [r.number for r in racing.worth_extending(racers, 1)] == [0, 2, 1]
+    assert [r.number for r in racing.worth_extending(racers, 1, 6.5)] == [2, 1]
+    assert [r.number for r in racing.worth_extending(racers, 1, 3.0)] == [0, 2, 1]
+
+
 def test_of_equal_gains_the_one_with_less_work_comes_first() -> None:
     ms = Interval(0.5, 0.49, 0.51)
     light, heavy = (Racer(1, ms, (faces(9), faces(6)), macs, 1) for macs in (10**7, 10**8))
     other = Racer(0, Interval(1.0, 0.99, 1.01), (faces(9), faces(5), faces(5)), 10**8, 1)
-    worth = [racing._worth((other, each), EPOCHS)[1] for each in (light, heavy)]
+    worth = [racing._worth((other, each), EPOCHS, math.inf)[1] for each in (light, heavy)]
     assert worth[0] == pytest.approx(worth[1] * 125 / 35)  # a quarter of the largest is for faces
 
 
