@@ -163,11 +163,11 @@ def worth_extending(
 
 
 def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> dict[int, float]:
-    """Returns what the front gains for the work of training candidates to the end, by number.
+    """Returns what the front gains for the work of training candidates on, by number.
 
     That is the hypervolume of the front as it will be less what it would be without that training,
-    divided by the training's work. Whoever cannot be trained on, or learns next to nothing, is left
-    out.
+    divided by the training's work, up to the fidelity where this is most. Whoever cannot be trained
+    on, or learns next to nothing, is left out.
     """
     courses = expected_courses(racers, len(epochs))
     trained = [racer for racer in racers if racer.number in courses]
@@ -175,19 +175,20 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> di
         return {}
     corner = (min(SLACK[0] * _lowest(trained), limit), math.log2(SLACK[1]))
     plane = {r.number: (courses[r.number][-1], math.log2(r.ms.value)) for r in trained}
-    whole = hypervolume(list(plane.values()), corner)
     largest = max(racer.macs for racer in trained)
     found = {}
     for racer in trained:
         now, *later = courses[racer.number]
         if not later or now - later[0] < LEAST * now or is_beaten(racer, racers):
             continue
-        standing = (now, plane[racer.number][1])
-        gain = whole - hypervolume(list({**plane, racer.number: standing}.values()), corner)
+        others = [point for number, point in plane.items() if number != racer.number]
+        speed = plane[racer.number][1]
+        without, *grown = (hypervolume([*others, (nme, speed)], corner) for nme in (now, *later))
+        # Faces are varied and weights stepped however few MACs there are.
+        work = np.cumsum(epochs[racer.fidelity :]) * (racer.macs + largest / 4)
+        gain = max((np.array(grown) - without) / work)
         if gain > 0:
-            # Faces are varied and weights stepped however few MACs there are.
-            work = sum(epochs[racer.fidelity :]) * (racer.macs + largest / 4)
-            found[racer.number] = gain / work
+            found[racer.number] = float(gain)
     return found
 
 

@@ -91,7 +91,7 @@ class SearchSpace:
     after: tuple[tuple[str, ...], ...] = ()
     begin: str = "fold-batchnorm"
     recovery: str = "finetune"
-    epochs: tuple[float, ...] = (1.0, 3.0, 12.0, 36.0, 108.0)
+    epochs: tuple[float, ...] = (1.0, 3.0, 12.0, 36.0, 108.0, 324.0)
     further: str = ""
 
     def __post_init__(self) -> None:
