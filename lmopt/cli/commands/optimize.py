@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from lmopt.report.folder import Reports
 
 
-WIDE_ENOUGH = 160
-"""Columns from which on the table has room for pipelines."""
+REST, LONGEST = 100, 120
+"""Columns of the table's rest, and of a pipeline that has a place beside it where there is room."""
 
 
 def optimize(
@@ -123,12 +123,12 @@ def show(data: tuple[Path, ...], device: str, result: OptimizeResult, reports: R
     from lmopt.report import summary
 
     out = console()
-    # Pipelines are long: in a narrow window they stand below the table, whole.
-    beside = out.width >= WIDE_ENOUGH
     rows = [
         dict(zip(summary.columns(result), summary.cells(row, result), strict=True))
         for row in summary.rows(result)
     ]
+    beside = max(len(row["pipeline"]) for row in rows) <= min(out.width - REST, LONGEST)
+    names_of = {} if beside else {row["pipeline"]: row[""] for row in rows}
     names = [name for name in summary.columns(result) if beside or name != "pipeline"]
     numbers = tuple(name for name in names if "NME" in name or "ms" in name or name == "size")
     shown = table(
@@ -159,7 +159,8 @@ def show(data: tuple[Path, ...], device: str, result: OptimizeResult, reports: R
         for text in result.environment.get(key, ()):
             note(f"note: the device: {text}")
     for choice in summary.choices(result):
-        typer.echo(f"may lose {choice.points:g} points: {choice.candidate.pipeline}")
+        pipeline = choice.candidate.pipeline
+        typer.echo(f"may lose {choice.points:g} points: {names_of.get(pipeline, pipeline)}")
         typer.echo(f"  {choice.text}")
     typer.echo(f"next: {summary.recommendation(result)}")
     typer.echo(f"  {pick.device_model or pick.trained.saved_models or pick.trained.model}")

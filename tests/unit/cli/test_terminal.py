@@ -77,3 +77,17 @@ def test_pipelines_are_whole_whatever_the_window(
 
 def test_results_in_a_file_are_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.console().width == terminal.WIDE
+
+
+def test_numbers_stay_in_view_beside_the_pipelines_of_a_search(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A descendant repeats all trainings of its ancestors."""
+    long = ",".join(["prune,finetune{epochs=36}"] * 12)
+    page = Path("/out/report.html")
+    command.show((), "auto", result(pipeline=long), Reports(page, page, page))
+    shown = capsys.readouterr().out.splitlines()
+    row = next(line for line in shown if "front 2" in line)
+    assert "5.20" in row[:120]
+    assert f"front 2: {long}" in shown
+    assert "may lose 0.2 points: front 2" in shown
