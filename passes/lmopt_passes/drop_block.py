@@ -13,7 +13,7 @@ from lmopt.ir.ops import Add
 from lmopt.ir.size import size_change
 from lmopt.pipeline.base import Need, Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float, require_weights
-from lmopt_passes.map_fit import fit_behind
+from lmopt_passes.map_fit import fit_where_faces_are
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,8 @@ class DropBlock(Pass):
         result = without_blocks(graph, {block: shortcuts[block] for block in chosen})
         alone = ", ".join(f"{block} ({harm[block]:.2f} % without it)" for block in chosen)
         notes: tuple[str, ...] = (f"dropped {alone}; {size_change(graph, result)}",)
-        calibrator = ctx.calibrator_if_any if self.reconstruct else None
-        if calibrator is not None:
-            result, refitted = fit_behind(graph, result, calibrator, faces=self.faces)
+        if self.reconstruct:
+            result, refitted = fit_where_faces_are(graph, result, ctx, faces=self.faces)
             notes += refitted
         return PassResult(result, True, notes)
 

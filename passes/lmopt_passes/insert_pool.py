@@ -13,7 +13,7 @@ from lmopt.ir.refit import insert_shrinking
 from lmopt.ir.size import size_change, strip_weights
 from lmopt.pipeline.base import Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float
-from lmopt_passes.map_fit import fit_behind
+from lmopt_passes.map_fit import fit_where_faces_are
 
 AUTO = "auto"
 _FOLLOWERS = frozenset(
@@ -72,9 +72,8 @@ class InsertPool(Pass):
             f"{new[1]}x{new[2]}); {size_change(graph, result)}"
         )
         notes = (note, *fitted)
-        calibrator = ctx.calibrator_if_any if self.reconstruct else None
-        if calibrator is not None and graph.is_initialized:
-            result, refitted = fit_behind(graph, result, calibrator, faces=self.faces)
+        if self.reconstruct:
+            result, refitted = fit_where_faces_are(graph, result, ctx, faces=self.faces)
             notes += refitted
         return PassResult(result, True, notes)
 

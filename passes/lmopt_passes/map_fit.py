@@ -17,6 +17,7 @@ from lmopt.ir.op import Op, window_size
 from lmopt.ir.ops import AvgPool2D, Conv2D, Dense, DepthwiseConv2D, ResizeBilinear
 from lmopt.ir.ops.convolution import Padding
 from lmopt.ir.types import Weight
+from lmopt.pipeline.base import PassContext, Tell
 from lmopt.pipeline.services import Calibrator
 
 PLACES = 64
@@ -46,8 +47,23 @@ class _Layer:
     smaller: Op | None
 
 
+def fit_where_faces_are(
+    before: Graph, after: Graph, ctx: PassContext, *, faces: int
+) -> tuple[Graph, tuple[str, ...]]:
+    """Returns what `fit_behind` does, or `after` as it is without calibration faces or weights."""
+    calibrator = ctx.calibrator_if_any
+    if calibrator is None or not after.is_initialized:
+        return after, ()
+    return fit_behind(before, after, calibrator, faces=faces, tell=ctx.tell)
+
+
 def fit_behind(
-    before: Graph, after: Graph, calibrator: Calibrator, *, faces: int
+    before: Graph,
+    after: Graph,
+    calibrator: Calibrator,
+    *,
+    faces: int,
+    tell: Tell = lambda what, done, total: None,
 ) -> tuple[Graph, tuple[str, ...]]:
     """Returns `after` with its kernels fitted to answer like those of `before`, and which ones.
 
@@ -62,6 +78,7 @@ def fit_behind(
         after: With an op more, or less; nodes have the names of before.
         calibrator: Shows faces.
         faces: To look at, at most.
+        tell: Receives how many kernels of how many are fitted.
 
     Source: He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017
         (arXiv:1707.06168), section 3.2, for fitting layer by layer; Golub et al., "Generalized
@@ -83,6 +100,7 @@ def fit_behind(
             operands = [now[value] for value in node.inputs]
             if node.name in wanted:
                 node, fitted[node.name] = _fitted(node, operands[0], wanted[node.name], rng)
+                tell("fitting kernels on faces", len(fitted), len(layers))
                 edit.set_op(node.name, node.op)
                 edit.set_weights(node.name, **node.weights)
             now[node.value] = compute(node, operands, after.input_types(node))

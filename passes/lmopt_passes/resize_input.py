@@ -21,7 +21,7 @@ from lmopt.ir.resolution import scaled
 from lmopt.ir.size import size_change, strip_weights
 from lmopt.pipeline.base import Pass, PassContext, PassResult
 from lmopt.pipeline.precondition import require_float
-from lmopt_passes.map_fit import fit_behind
+from lmopt_passes.map_fit import fit_where_faces_are
 
 _Sides = tuple[int, int]
 
@@ -35,9 +35,8 @@ class ResizeInput(Pass):
     pixels gives those of the crop. Layers run on the smaller maps as they are; what read a whole
     map is fitted to the smaller one (`lmopt.ir.refit`); where there are calibration faces, every
     kernel is then fitted to answer on them what it answered (`passes/lmopt_passes/map_fit.py`). A
-    normalisation at the beginning of the
-    graph computes on the smaller picture, which is the same: weights of an interpolation sum to 1.
-    A resize of that kind at the beginning is replaced.
+    normalisation at the beginning of the graph computes on the smaller picture, which is the same:
+    weights of an interpolation sum to 1. A resize of that kind at the beginning is replaced.
 
     Attributes:
         size: Longer side of the smaller picture; the other keeps its ratio to it. Below half of the
@@ -78,9 +77,8 @@ class ResizeInput(Pass):
             f"{size_change(graph, result)}"
         )
         notes = (note, *fitted, *_moved(graph, result))
-        calibrator = ctx.calibrator_if_any if self.reconstruct else None
-        if calibrator is not None and graph.is_initialized:
-            result, refitted = fit_behind(graph, result, calibrator, faces=self.faces)
+        if self.reconstruct:
+            result, refitted = fit_where_faces_are(graph, result, ctx, faces=self.faces)
             notes += refitted
         return PassResult(result, True, notes)
 
