@@ -63,7 +63,8 @@ class Reader:
         kernel = self.kernel[rows]
         if self.covariance.ndim == 1:
             return float(self.covariance[rows] @ (kernel**2).sum(axis=1))
-        return float(((self.covariance[np.ix_(rows, rows)] @ kernel) * kernel).sum())
+        found = float(((self.covariance[np.ix_(rows, rows)] @ kernel) * kernel).sum())
+        return max(found, 0.0)  # a channel that never changes may come out below by rounding
 
     def without(self, kept: Mask) -> tuple[Array, Array]:
         """Returns the rows that stay and what the answer's mean then lacks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_importance_is_the_share_of_the_answer_s_variance() -> None:
     (reader,) = find_readers(graph, channels, DrawnCalibrator(), faces=4)
     # Channels 1 and 2 move alike; the kernel reads only one of them.
     np.testing.assert_allclose(reader.shares(channels.group("made")), [0, 1, 0], atol=1e-9)
+
+
+def test_a_variance_below_zero_by_rounding_brings_nothing() -> None:
+    graph = constant(steady=1, moving=2, last=1.0)
+    channels = map_channels(graph)
+    (reader,) = find_readers(graph, channels, DrawnCalibrator(), faces=4)
+    covariance = reader.covariance.copy()
+    covariance[0, 0] = -1e-17
+    shares = replace(reader, covariance=covariance).shares(channels.group("made"))
+    assert shares[0] == 0.0 < min(shares[1:])
 
 
 def test_a_kernel_too_large_to_fit_gets_its_bias_and_is_named(
