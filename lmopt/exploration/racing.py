@@ -7,7 +7,7 @@ as if nothing had happened.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ HOPE = 0.95
 """The floor, as a part of the lowest NME known: nobody is expected to come below."""
 LEAST = 0.005
 """Part of its NME that a candidate must be expected to lose in its next training."""
+DESCENDANT = (0.8, 1.02)
+"""How many times its parent's latency and last NME a descendant has, as long as nobody was seen."""
 LEARNED = 10
 """Candidates from which on a candidate's NME is guessed before it is trained."""
 SLACK = (1.5, 1.2)
@@ -36,6 +38,9 @@ RESAMPLES = 200
 PATIENCE = 24
 """Results after which a search that did not gain `GROWTH` has found its front."""
 GROWTH = 0.01
+
+
+Course = tuple[float, ...]
 
 
 class Interval(NamedTuple):
@@ -60,6 +65,7 @@ class Racer:
         macs, parameters: Of its graph.
         dropped: Whether it is not to be trained on.
         training: Those with the same are trained once for all of them; its own by default.
+        parent: Number of the one whose weights it began with, if any.
     """
 
     number: int
@@ -69,6 +75,7 @@ class Racer:
     parameters: int
     dropped: bool = False
     training: str | None = None
+    parent: int | None = None
 
     @property
     def fidelity(self) -> int:
@@ -145,21 +152,57 @@ def next_to_finish(
 def worth_extending(
     racers: Sequence[Racer], fidelities: int, limit: float = math.inf
 ) -> list[Racer]:
-    """Returns those on the front, as it will be, that were trained beyond the first time.
+    """Returns those on the front, as it will be, whose descendants are expected to push it out.
 
-    Whoever adds most to the hypervolume comes first. Who is expected to stay above `limit`, an NME
-    in percent, is left out, unless everybody is.
+    Whoever's descendant gains the front most for its work comes first. A descendant is expected to
+    be to its parent what others were to theirs, in latency and in NME at the end.
+
+    Args:
+        racers: All candidates.
+        fidelities: How many trainings there are.
+        limit: NME in percent from which on nobody is wanted.
     """
     courses = expected_courses(racers, fidelities)
-    trained = [racer for racer in racers if racer.number in courses]
-    plane = [(courses[racer.number][-1], math.log2(racer.ms.value)) for racer in trained]
-    front = Front.of(range(len(plane)), lambda k: plane[k]).points
-    corner = (max((plane[k][0] for k in front), default=0.0) * SLACK[0], 1.0)
-    whole = hypervolume([plane[k] for k in front], corner)
-    adds = {k: whole - hypervolume([plane[j] for j in front if j != k], corner) for k in front}
-    ordered = sorted(front, key=lambda k: (-adds[k], trained[k].number))
-    wanted = [k for k in ordered if plane[k][0] < limit] or ordered
-    return [trained[k] for k in wanted if trained[k].fidelity >= min(2, fidelities)]
+    trained = {racer.number: racer for racer in racers if racer.number in courses}
+    if not trained:
+        return []
+    plane = {number: _end(racer, courses) for number, racer in trained.items()}
+    corner = _corner(trained.values(), limit)
+    whole = hypervolume(plane.values(), corner)
+    faster, worse = _descent(trained, courses)
+    worth = {}
+    for number in Front.of(plane, lambda number: plane[number]).points:
+        nme, logarithm = plane[number]
+        child = nme * worse, logarithm + math.log2(faster)
+        gain = hypervolume([*plane.values(), child], corner) - whole
+        worth[number] = gain / _work_per_epoch(trained[number], trained.values())
+    ordered = sorted(worth, key=lambda number: (-worth[number], number))
+    return [trained[number] for number in ordered if worth[number] > 0]
+
+
+def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Course]) -> tuple[float, float]:
+    """Returns how many times its parent's latency and last NME a descendant has, as far as seen."""
+    logs = [np.log(DESCENDANT)]
+    for number, racer in trained.items():
+        parent = None if racer.parent is None else trained.get(racer.parent)
+        if parent is not None:
+            ends = courses[number][-1] / courses[parent.number][-1]
+            logs.append(np.log([racer.ms.value / parent.ms.value, ends]))
+    faster, worse = np.exp(np.mean(logs, axis=0))
+    return float(faster), float(worse)
+
+
+def _end(racer: Racer, courses: Mapping[int, Course]) -> tuple[float, float]:
+    return courses[racer.number][-1], math.log2(racer.ms.value)
+
+
+def _corner(trained: Iterable[Racer], limit: float) -> tuple[float, float]:
+    return min(SLACK[0] * _lowest(trained), limit), math.log2(SLACK[1])
+
+
+def _work_per_epoch(racer: Racer, trained: Iterable[Racer]) -> float:
+    """Returns what an epoch costs: faces are varied and weights stepped however few MACs."""
+    return racer.macs + max(other.macs for other in trained) / 4
 
 
 def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> dict[int, float]:
@@ -173,9 +216,8 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> di
     trained = [racer for racer in racers if racer.number in courses]
     if not trained:
         return {}
-    corner = (min(SLACK[0] * _lowest(trained), limit), math.log2(SLACK[1]))
-    plane = {r.number: (courses[r.number][-1], math.log2(r.ms.value)) for r in trained}
-    largest = max(racer.macs for racer in trained)
+    corner = _corner(trained, limit)
+    plane = {racer.number: _end(racer, courses) for racer in trained}
     found = {}
     for racer in trained:
         now, *later = courses[racer.number]
@@ -184,15 +226,14 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> di
         others = [point for number, point in plane.items() if number != racer.number]
         speed = plane[racer.number][1]
         without, *grown = (hypervolume([*others, (nme, speed)], corner) for nme in (now, *later))
-        # Faces are varied and weights stepped however few MACs there are.
-        work = np.cumsum(epochs[racer.fidelity :]) * (racer.macs + largest / 4)
+        work = np.cumsum(epochs[racer.fidelity :]) * _work_per_epoch(racer, trained)
         gain = max((np.array(grown) - without) / work)
         if gain > 0:
             found[racer.number] = float(gain)
     return found
 
 
-def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, tuple[float, ...]]:
+def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, Course]:
     """Returns the NME in percent of trained candidates, now and as expected further on, by number.
 
     One that is dropped stays where it is.
@@ -225,7 +266,7 @@ def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, tupl
     return courses
 
 
-def _lowest(trained: Sequence[Racer]) -> float:
+def _lowest(trained: Iterable[Racer]) -> float:
     return min(racer.nme(step) for racer in trained for step in range(racer.fidelity + 1))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -175,11 +175,15 @@ class Study:
         return None
 
     def _left_by_the_dead(self, under_way: Container[int]) -> Any:
+        for trial in self._abandoned(under_way):
+            self._seed_sampler(trial.number)
+            return self._optuna.trial.Trial(self._study, trial._trial_id)
+        return None
+
+    def _abandoned(self, under_way: Container[int]) -> Iterator[Any]:
         for trial in self._trials("RUNNING"):
             if trial.number not in under_way and not _is_alive(trial.user_attrs.get(_WORKER)):
-                self._seed_sampler(trial.number)
-                return self._optuna.trial.Trial(self._study, trial._trial_id)
-        return None
+                yield trial
 
     def _new(self) -> Any:
         number = len(self._study.get_trials(deepcopy=False))
@@ -243,10 +247,13 @@ class Study:
         trials = self._study.get_trials(deepcopy=False)
         return {t.number: tuple(t.user_attrs[_PARENT]) for t in trials if _PARENT in t.user_attrs}
 
-    @property
-    def has_waiting(self) -> bool:
-        """Returns whether somebody is in line, so that the next one is not drawn."""
-        return bool(self._trials("WAITING"))
+    def has_waiting(self, under_way: Container[int] = ()) -> bool:
+        """Returns whether somebody is in line, so that the next one is not drawn.
+
+        Args:
+            under_way: Numbers of candidates that this process has not finished asking about.
+        """
+        return bool(self._trials("WAITING")) or any(True for _ in self._abandoned(under_way))
 
     def tell(self, number: int, nme_percent: float, relative_ms: float) -> None:
         """Tells the sampler what a candidate is worth, or will be as far as can be guessed."""
@@ -310,7 +317,7 @@ class Study:
         """
         attributes = self._study.user_attrs
         sketches = {asked.number: asked.sketch for asked in self._drawn()}
-        made = []
+        parents, made = self.parents(), []
         for number, rows in _findings_in(attributes).items():
             known = [row for row in rows if until is None or row.place < until]
             if known:
@@ -319,7 +326,8 @@ class Study:
                 dropped = f"dropped {number}" in attributes
                 taken = dropped or _is_alive(attributes.get(f"claimed {number}"))
                 before = sketches[number].before
-                made.append(Racer(number, known[0].ms, errors, *sizes, taken, before))
+                parent, _ = parents.get(number, (None, 0))
+                made.append(Racer(number, known[0].ms, errors, *sizes, taken, before, parent))
         return tuple(made)
 
     def tried(self) -> tuple[Tried, ...]:

@@ -104,9 +104,10 @@ class Explorer:
             if self._has_settled():
                 self._stopped = "the front has stood still"
                 break
-            racer = racing.next_to_train(self._free(left), self.space.epochs, self.limit)
-            if racer is not None:
-                return self._task(racer.number, racer.fidelity + 1)
+            if not self.study.has_waiting(self._under_way):
+                racer = racing.next_to_train(self._free(left), self.space.epochs, self.limit)
+                if racer is not None:
+                    return self._task(racer.number, racer.fidelity + 1)
             new = sum(task.fidelity < 2 for task in self._under_way.values())
             if self.request.trials is not None and self.study.told + new >= self.request.trials:
                 self._stopped = f"{self.study.told + new} candidates were tried"
@@ -125,18 +126,17 @@ class Explorer:
 
     def _grow(self) -> None:
         """Puts a good candidate's twin or its descendant in line, unless others come first."""
-        if self.study.has_waiting:
-            return
-        good = racing.worth_extending(self.study.racers(), self.fidelities, self.limit)
-        if any(self.study.vary(racer.number) for racer in good) or not self.space.further:
+        if self.study.has_waiting(self._under_way):
             return
         parents = self.study.parents()
-        if len(parents) < GROWN * len(self.study.asked):
-            done = set(parents.values())
-            for racer in good:
-                if (racer.number, racer.fidelity) not in done:
-                    self.study.grow(racer.number, racer.fidelity)
-                    return
+        done = set(parents.values())
+        may_inherit = self.space.further and len(parents) < GROWN * len(self.study.asked)
+        for racer in racing.worth_extending(self.study.racers(), self.fidelities, self.limit):
+            if self.study.vary(racer.number):
+                return
+            if may_inherit and (racer.number, racer.fidelity) not in done:
+                self.study.grow(racer.number, racer.fidelity)
+                return
 
     def _next_twin(self, left: float) -> Task | None:
         """Returns what costs next to nothing: whose twin has been through its next training."""

@@ -187,12 +187,12 @@ def space_of(request: SearchRequest, target: Target) -> SearchSpace:
 def space_for(target: Target) -> SearchSpace:
     """Returns what is worth trying on a target.
 
-    Every installed pass that makes detectors smaller, and float32 and what the target prefers for
-    storage, as far as they are legal there; on this host, where each file is measured, int8 too.
+    Every installed pass that makes detectors smaller, and what the target prefers for storage and
+    float32, as far as they are legal there; on this host, where each file is measured, int8 first.
     """
     installed_ones = installed().targets
     last = ((LAST,),) if LAST in installed_ones else ()
-    stored = ("float32", target.preferred, *(("int8",) if target.name == HOST else ()))
+    stored = (*(("int8",) if target.name == HOST else ()), target.preferred, "float32")
     forms = [form for form in dict.fromkeys(stored) if target.rule(form).legal]
     endings = (str(of_form(form)).removeprefix(BASELINE).lstrip(",") for form in forms)
     return SearchSpace(

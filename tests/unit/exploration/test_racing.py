@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,9 +124,6 @@ def test_beyond_the_limit_nothing_is_gained() -> None:
     for limit, wanted in ((math.inf, 0), (5.7, 1), (5.4, 2)):
         chosen = racing.next_to_finish(racers, (1.0, 3.0), limit)
         assert (chosen and chosen.number) == wanted, limit
-    assert [r.number for r in racing.worth_extending(racers, 1)] == [0, 2, 1]
-    assert [r.number for r in racing.worth_extending(racers, 1, 6.5)] == [2, 1]
-    assert [r.number for r in racing.worth_extending(racers, 1, 3.0)] == [0, 2, 1]
 
 
 def test_of_equal_gains_the_one_with_less_work_comes_first() -> None:
@@ -145,12 +143,28 @@ def test_the_front_is_trained_to_its_end_by_what_it_will_be() -> None:
     assert racing.next_to_finish((), (1.0, 3.0)) is None
 
 
-def test_who_is_on_the_front_and_well_trained_is_worth_extending() -> None:
-    racers = (racer(0, 0.5, 9, 6, 5.0), racer(1, 0.3, 15, 14), racer(2, 0.4, 9, 7, 6.5))
-    good = racing.worth_extending(racers, 3)
-    assert [r.number for r in good] == [0, 2]  # 1 was trained too little, 2 adds less
-    once = (racer(0, 0.5, 9, 6), racer(1, 0.3, 9, 8))
-    assert {r.number for r in racing.worth_extending(once, 1)} == {0, 1}
+def test_whose_descendants_push_the_front_out_is_worth_extending() -> None:
+    # 2 is behind 0; what comes of 1 is past the corner, one and a half times the lowest
+    racers = (racer(0, 0.5, 9, 5.0), racer(1, 0.25, 9, 7.49), racer(2, 0.6, 9, 5.5))
+    assert [r.number for r in racing.worth_extending(racers, 1)] == [0]
+    assert [r.number for r in racing.worth_extending(racers[1:], 1)] == [2, 1]
+    assert [r.number for r in racing.worth_extending(racers[1:], 1, 6.0)] == [2]
+    assert racing.worth_extending((), 1) == []
+
+
+def test_descendants_that_gain_more_for_their_work_come_first() -> None:
+    heavy, light = racer(0, 0.8, 9, 5.0), racer(1, 0.2, 9, 6.4)
+    equal = replace(light, macs=heavy.macs)
+    assert [r.number for r in racing.worth_extending((heavy, equal), 1)] == [0, 1]
+    assert [r.number for r in racing.worth_extending((heavy, light), 1)] == [1, 0]
+
+
+def test_a_descendant_is_expected_to_be_what_others_were_to_their_parents() -> None:
+    racers = (racer(0, 0.8, 9, 5.0), racer(1, 0.2, 9, 5.5))
+    assert len(racing.worth_extending(racers, 1)) == 2
+    # Those of 0 came to lose so much that nothing is expected of another one.
+    losers = [replace(racer(2 + k, 0.5, 9, 7.4), parent=0) for k in range(5)]
+    assert racing.worth_extending((*racers, *losers), 1) == []
 
 
 def test_nothing_is_guessed_from_few_and_only_the_hopeless_is_told() -> None:

@@ -141,7 +141,7 @@ def test_descendants_inherit_the_weights_of_good_candidates(undisturbed) -> None
     texts = [row.pipeline for t in tried for row in t.findings]
     for one in inherited:
         parent = one.findings[0].pipeline.removesuffix(",prune{amount=0.3}")
-        assert parent in texts and parent.count("finetune") >= 2
+        assert parent in texts and "finetune" in parent
     numbers = [t.asked.number for t in tried]
     assert numbers == sorted(set(numbers)) and len(tried) == 10
 
@@ -153,7 +153,7 @@ def test_a_training_serves_every_storage_of_what_is_worth_it(tmp_path) -> None:
     twins = 0
     for sketch, one in known.items():
         other = known.get(f"{sketch},quantize-int8")
-        if other is not None and other.findings and one.findings:
+        if other is not None and not other.failure and not one.failure:
             assert len(other.findings) == len(one.findings)
             twins += 1
     well = [t for t in racers.values() if len(t.findings) > 2]
