@@ -22,7 +22,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -155,10 +154,8 @@ def by_sampler(start: Start, out: Path, sampler: Sampler, seed: int) -> None:
             asked = study.ask()
             if asked is None:
                 return
-            text = str(Pipeline.parse(f"{BASELINE},{asked.sketch.before},{start.recovery}"))
-            if not asked.sketch.before:
-                text = f"{BASELINE},{start.recovery}"
-            made = attempt(bench, out, ",".join(filter(None, (text, asked.sketch.after))))
+            parts = (BASELINE, asked.sketch.before, start.recovery, asked.sketch.after)
+            made = attempt(bench, out, ",".join(filter(None, parts)))
             if made is None:
                 study.fail(asked.number, "failed")
                 continue
@@ -188,10 +185,12 @@ def opened(start: Start, out: Path, seed: int) -> Workbench:
 
 
 def attempt(bench: Workbench, out: Path, text: str) -> Trained | None:
-    """Returns a candidate and notes it; None where it cannot be made."""
-    with suppress(PassError, BackendError):
+    """Returns a candidate and notes it; None where it cannot be made, which is told."""
+    try:
         return obtain(bench, Journal(out), Pipeline.parse(text))[0]
-    return None
+    except (PassError, BackendError) as error:
+        print(f"  {text}: {error}", flush=True)
+        return None
 
 
 def clock(out: Path) -> Minutes:

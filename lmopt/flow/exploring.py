@@ -89,7 +89,7 @@ class Explorer:
         budget = self.request.budget_minutes
         left = FINISHED * budget - minutes
         if left < 0:
-            return None
+            return self._next_twin()
         if minutes <= EXPLORED * budget:
             return self._next_to_explore(left) or self._next_to_finish(left)
         return self._next_to_finish(left) or self._next_to_explore(left)
@@ -98,7 +98,7 @@ class Explorer:
         """Returns a task; notes the reason where there is nothing to explore any more."""
         if self._begun:
             return self._task(self._begun.pop(0), 1)
-        if (task := self._next_twin(left)) is not None:
+        if (task := self._next_twin()) is not None:
             return task
         while not self._stopped:
             if self._has_settled():
@@ -138,21 +138,19 @@ class Explorer:
                 self.study.grow(racer.number, racer.fidelity)
                 return
 
-    def _next_twin(self, left: float) -> Task | None:
+    def _next_twin(self) -> Task | None:
         """Returns what costs next to nothing: whose twin has been through its next training."""
-        free = self._free(left)
-        before = {racer.number: self.study.sketch(racer.number).before for racer in free}
-        trained: dict[str, int] = {}
+        free = [r for r in self.study.racers() if r.number not in self._under_way]
+        trained: dict[str | None, int] = {}
         for racer in free:
-            text = before[racer.number]
-            trained[text] = max(racer.fidelity, trained.get(text, 0))
+            trained[racer.training] = max(racer.fidelity, trained.get(racer.training, 0))
         for racer in free:
-            if 0 < racer.fidelity < trained[before[racer.number]] and not racer.dropped:
+            if 0 < racer.fidelity < trained[racer.training] and not racer.dropped:
                 return self._task(racer.number, racer.fidelity + 1)
         return None
 
     def _next_to_finish(self, left: float) -> Task | None:
-        if (task := self._next_twin(left)) is not None:
+        if (task := self._next_twin()) is not None:
             return task
         racer = self._finisher(self._free(left))
         return None if racer is None else self._task(racer.number, racer.fidelity + 1)
@@ -169,7 +167,12 @@ class Explorer:
         Args:
             left: Minutes.
         """
-        findings = self.study.findings()
+        racers, findings = self.study.racers(), self.study.findings()
+        took: dict[tuple[str | None, int], float] = {}
+        for racer in racers:
+            for fidelity, found in enumerate(findings[racer.number]):
+                training = racer.training, fidelity
+                took[training] = max(found.seconds, took.get(training, 0.0))
 
         def is_out(racer: Racer) -> bool:
             last = racer.fidelity
@@ -178,12 +181,9 @@ class Explorer:
             if not 0 < last < self.fidelities:
                 return False
             longer = self.space.epochs[last] / self.space.epochs[last - 1]
-            return findings[racer.number][last].seconds * longer > 60 * left
+            return took[racer.training, last] * longer > 60 * left
 
-        return tuple(
-            replace(racer, dropped=True) if is_out(racer) else racer
-            for racer in self.study.racers()
-        )
+        return tuple(replace(racer, dropped=True) if is_out(racer) else racer for racer in racers)
 
     def _task(self, number: int, fidelity: int) -> Task:
         sketch = self.study.sketch(number)

@@ -47,6 +47,7 @@ class MadeUp:
         self.size, self.left, self.minute = size, crash_after, minute
         self.tasks: list[Task] = []
         self.made: list[str] = []
+        self.trained: set[str] = set()
         self.spent = 0.0
 
     @property
@@ -75,7 +76,10 @@ class MadeUp:
                 epochs += last
         if blocks == 4:
             return Outcome(task, BackendError("four are too many"))
-        minutes = last * self.minute if task.fidelity else 0.0
+        training = str(task.pipeline).removesuffix(",quantize-int8")
+        is_new = task.fidelity > 0 and training not in self.trained
+        minutes = last * self.minute if is_new else 0.0
+        self.trained.add(training)
         self.spent += minutes
         loss = 3 * (1 - removed) ** 4 + 0.3 * blocks
         errors = BASELINE + loss / (1 + epochs) ** 0.5 + 0.2 * np.sin(np.arange(FACES))
@@ -177,6 +181,18 @@ def test_no_training_is_begun_that_would_outlast_the_budget(tmp_path) -> None:
     tried = explore(tmp_path, made_up, budget_minutes=40.0)
     assert 20 < made_up.spent < 40
     assert max(len(t.findings) for t in tried) == 4  # the front was trained to its end all the same
+
+
+@pytest.mark.parametrize("budget", [30.0, 40.0, 50.0, 60.0])
+def test_what_a_twin_has_costs_nothing_though_the_time_is_over(tmp_path, budget: float) -> None:
+    made_up = MadeUp(minute=1.0)
+    tried = explore(tmp_path, made_up, space=STORED, budget_minutes=budget)
+    assert made_up.spent < budget
+    lengths: dict[str, set[int]] = {}
+    for one in tried:
+        if not one.failure:
+            lengths.setdefault(one.asked.sketch.before, set()).add(len(one.findings))
+    assert all(len(different) == 1 for different in lengths.values())
 
 
 def test_what_cannot_be_made_is_not_trained(tmp_path) -> None:
