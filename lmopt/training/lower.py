@@ -301,8 +301,12 @@ class NodeLayer(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         """Returns the node's result."""
         operands = inputs if isinstance(inputs, list | tuple) else [inputs]
-        left = {key: self.parameters[key] * mask for key, mask in self.left.items()}
-        return self.compute(operands, self.parameters | left, bool(training and self.trainable))
+        weights = self.used(self.parameters)
+        return self.compute(operands, weights, bool(training and self.trainable))
+
+    def used(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the weights as the op computes with them."""
+        return {**weights, **{key: weights[key] * mask for key, mask in self.left.items()}}
 
     def compute(
         self, operands: Sequence[Tensor], weights: Mapping[str, Any], training: bool
@@ -338,11 +342,11 @@ class Lowered:
         return keras.Model(self.model.inputs, {name: self.layers[name].output for name in nodes})
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Returns the present weights by `node/parameter`."""
+        """Returns the present weights by `node/parameter`, as the ops compute with them."""
         return {
-            f"{name}/{key}": np.asarray(variable.numpy(), np.float32)
+            f"{name}/{key}": np.asarray(weight, np.float32)
             for name, layer in self.layers.items()
-            for key, variable in layer.parameters.items()
+            for key, weight in layer.used(layer.parameters).items()
         }
 
 

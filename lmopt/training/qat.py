@@ -91,6 +91,20 @@ class RoundingLayer(NodeLayer):
             for position, grid in self.arriving.items()
         }
 
+    def used(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the weights on their grids.
+
+        Training leaves many between two steps, from where another one's arithmetic might take
+        them to the other; on the grid, there is nothing left to round for who emits them.
+        """
+        rounded = super().used(weights)
+        for key, (quantizer, state) in self.rounding.items():
+            flat = tf.reshape(rounded[key], _slices(self.node, key))
+            # "Last value" is the present one, also where no gradient is wanted.
+            fake = quantizer(flat, training=True, weights=state)
+            rounded[key] = tf.reshape(fake, self.node.weights[key].type.shape)
+        return rounded
+
     def compute(
         self, operands: Sequence[Tensor], weights: Mapping[str, Any], training: bool
     ) -> Tensor:
@@ -99,13 +113,7 @@ class RoundingLayer(NodeLayer):
         for position, grid in self.arriving.items():
             state = self.arriving_state[position]
             stored[position] = grid(stored[position], training=training, weights=state)
-        rounded = dict(weights)
-        for key, (quantizer, state) in self.rounding.items():
-            flat = tf.reshape(weights[key], _slices(self.node, key))
-            # "Last value" is the present one, also where no gradient is wanted.
-            fake = quantizer(flat, training=True, weights=state)
-            rounded[key] = tf.reshape(fake, self.node.weights[key].type.shape)
-        y = super().compute(stored, rounded, training)
+        y = super().compute(stored, weights, training)
         if self.result is None:
             return y
         return self.result(y, training=training, weights=self.result_state)

@@ -96,6 +96,37 @@ def test_kernels_lie_on_the_grid_of_the_file(per_channel: bool) -> None:
     np.testing.assert_allclose(got, stored.real(), atol=1e-6)
 
 
+@pytest.mark.parametrize("scheme", [INT8, UINT8], ids=["int8", "uint8"])
+def test_what_lies_between_two_steps_is_emitted_as_it_was_trained(scheme: QuantScheme) -> None:
+    from lmopt.training.lower import read_back
+    from lmopt.training.qat import round_graph
+
+    graph, rng = detector(), np.random.default_rng(0)
+    kernels = [node.name for node in graph.nodes if "kernel" in node.weights]
+
+    def emitted(name: str, trained: Graph) -> np.ndarray:
+        return quantize_graph(trained, ranges, scheme).node(name).weight("kernel").real()
+
+    ranges = calibrated(graph)
+    edit = graph.edit()
+    for name in kernels:
+        weight = quantize_graph(graph, ranges, scheme).node(name).weight("kernel")
+        real, quant = weight.real(), weight.type.quant
+        assert quant is not None
+        shape = [-1 if axis == quant.axis else 1 for axis in range(real.ndim)]
+        step = np.float32(quant.scale).reshape(shape)
+        between_steps = (rng.random(real.shape) < 0.7) & (np.abs(real) < 100 * step)
+        edit.set_weights(name, kernel=(real + between_steps * step / 2).astype(np.float32))
+    between = edit.done()
+    lowered = round_graph(between, ranges, scheme)
+    trained, elsewhere = read_back(between, lowered), 0
+    for name in kernels:
+        used = lowered.layers[name].used(lowered.layers[name].parameters)["kernel"].numpy()
+        np.testing.assert_allclose(emitted(name, trained), used, atol=1e-5)
+        elsewhere += int((np.abs(emitted(name, between) - used) > 1e-5).sum())
+    assert elsewhere > 20
+
+
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (0.0, 0.17), (0.5, 3.0), (-7.0, -1.0)])
 def test_activations_lie_on_the_grid_of_the_file(low: float, high: float) -> None:
     from lmopt.training.activation_range import CalibratedRange
@@ -205,7 +236,7 @@ def test_zeros_that_pruning_left_stay_zero() -> None:
     stored = quantize_graph(trained, ranges, scheme)
     for name, zeros in pruned.items():
         before, after = (g.node(name).weight("kernel").real() for g in (graph, trained))
-        np.testing.assert_array_equal(after == 0.0, zeros)
+        assert np.all(after[zeros] == 0.0)
         assert np.mean(after[~zeros] != before[~zeros]) > 0.1  # the rest leads to dead channels
         assert np.all(stored.node(name).weight("kernel").real()[zeros] == 0.0)
 
