@@ -33,7 +33,8 @@ class Validation:
     """Judges the epochs of a training by an error that is to be small, and remembers it.
 
     Attributes:
-        error: Returns the error of an epoch: the NME in percent of its emitted file.
+        error: Returns the error of an epoch: the NME in percent of its emitted file; infinity
+            leaves the epoch out.
         digest: Of what that depends on besides the epoch.
         crops: Faces for `Epoch.answers`, uint8[faces, height, width, channels], or None.
         errors: Of every epoch so far, those before an interruption included.
@@ -46,5 +47,7 @@ class Validation:
 
     def __str__(self) -> str:
         kept = int(np.argmin(self.errors))
-        curve = ", ".join(f"{error:.3f}" for error in self.errors)
+        curve = ", ".join(
+            f"{error:.3f}" if np.isfinite(error) else "left out" for error in self.errors
+        )
         return f"validation NME by epoch {curve} %; kept epoch {kept + 1} of {len(self.errors)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -29,7 +30,8 @@ PARITY_POINTS = 0.01
 class Qat(Pass):
     """Trains a folded float graph with tfmot's quantizers on lmopt's grid, then quantizes it.
 
-    Every epoch is emitted and scored on the validation faces, and the best one is kept. Answers
+    Every epoch is emitted and scored on the validation faces, and the best one is kept; one whose
+    file computes something else than the training did is left out. Answers
     that are float32 are a mean and a rest, as in post-training; the range of the rest is found on
     augmented faces. What rounding adds to the mean answer is taken off before training. Entries of
     kernels that are 0 stay 0, so what magnitude pruning reached is not lost.
@@ -88,11 +90,16 @@ class Qat(Pass):
             )
 
         gaps: list[float] = []
+        refused: list[PassError] = []
 
         def error(epoch: Epoch) -> float:
             assert epoch.answers is not None
             emitted = scorer.per_face_percent(stored(epoch.graph, epoch.ranges))
-            gaps.append(parity_gap(emitted, scorer.per_face_percent_of(epoch.answers)))
+            try:
+                gaps.append(parity_gap(emitted, scorer.per_face_percent_of(epoch.answers)))
+            except PassError as off:
+                refused.append(off)
+                return math.inf
             return float(emitted.mean())
 
         validation = Validation(error, scorer.digest, scorer.crops)
@@ -112,6 +119,8 @@ class Qat(Pass):
             rule=self.ranges,
             validation=validation,
         )
+        if not gaps:
+            raise refused[-1]
         notes = (
             f"{self.ranges} ranges, started from {prepared.notes[0]}",
             *prepared.notes[1:],
@@ -149,6 +158,8 @@ def parity_gap(emitted: NDArray[np.float64], trained: NDArray[np.float64]) -> fl
     it in every layer that follows. That evens out over faces; where there are few, five standard
     errors of the mean difference are allowed for it. (On 193 faces one is 0.007 points for
     pfld-0.25: moving every weight of the forward pass by 1e-4 of itself moves its NME as much.)
+    What all faces share, as their dark borders, does not even out: of 16 epochs of pfld-1.0 two
+    lay 0.053 points above and 0.039 below, the others within 0.009.
 
     Args:
         emitted: NME of each validation face by the emitted file.

@@ -28,10 +28,10 @@ from lmopt.target.catalog import load_target
 class NudgingTrainer:
     """Trains by scaling every float weight a little, by an amount the seed decides.
 
-    Under rounding its forward pass is the interpreter's, moved by `off`.
+    Under rounding its forward pass is the interpreter's, moved by so much in every epoch.
     """
 
-    off = 0.0
+    off: tuple[float, ...] = (0.0,)
 
     def __init__(self, digest: str = "nudging") -> None:
         self.digest = digest
@@ -77,8 +77,9 @@ class NudgingTrainer:
         trained = self.finetune(graph, plan, seed=seed)
         if validation is not None:
             stored = quantize_graph(trained, ranges, scheme)
-            epoch = Epoch(trained, ranges, answers_of(stored) + np.float32(self.off))
-            validation.errors.append(validation.error(epoch))
+            for off in self.off:
+                epoch = Epoch(trained, ranges, answers_of(stored) + np.float32(off))
+                validation.errors.append(validation.error(epoch))
         return trained, ranges
 
 

@@ -46,11 +46,20 @@ def test_answers_around_their_mean_have_room_for_what_training_shows() -> None:
 
 def test_a_training_that_computes_something_else_than_its_file_is_refused() -> None:
     context = full_context()
-    context.services[Need.TRAINER].off = 0.5
+    context.services[Need.TRAINER].off = (0.5, 0.4)
     with pytest.raises(PassError, match="the forward pass of its training") as raised:
         QAT.apply(detector(), context)
     emitted, trained = map(float, re.findall(r"(\d+\.\d+) %", str(raised.value)))
     assert abs(emitted - trained) > 1.0
+
+
+def test_an_epoch_whose_file_computes_something_else_is_left_out() -> None:
+    context = full_context()
+    context.services[Need.TRAINER].off = (0.5, 0.0, 0.5)
+    notes = " ".join(QAT.apply(detector(), context).notes)
+    found = re.search(r"by epoch left out, (\S+), left out %; kept epoch 2 of 3", notes)
+    assert found and float(found[1]) > 0.0
+    assert "files and the training's forward pass lie +0.0000 points apart" in notes
 
 
 def test_parity_allows_for_chance_where_faces_are_few() -> None:
