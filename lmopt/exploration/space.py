@@ -83,7 +83,7 @@ class SearchSpace:
         recovery: The training pass, without epochs.
         epochs: Of the recovery at every fidelity, each continuing where the one before ended.
         further: Passes that make a trained candidate smaller, for descendants that inherit its
-            weights: the first that the detector and the target take; empty for none.
+            weights; empty for none.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}
@@ -92,7 +92,7 @@ class SearchSpace:
     begin: str = "fold-batchnorm"
     recovery: str = "finetune"
     epochs: tuple[float, ...] = (1.0, 3.0, 12.0, 36.0, 108.0, 324.0)
-    further: tuple[str, ...] = ()
+    further: str = ""
 
     def __post_init__(self) -> None:
         if not self.epochs or min(self.epochs) <= 0:
@@ -103,8 +103,7 @@ class SearchSpace:
             for text in stage:
                 Pipeline.parse(lowest(text))
                 Pipeline.parse(_filled(text, [found.high for found in ranges(text)]))
-        for text in ("", *self.further):
-            Pipeline.parse(_joined([self.begin, text]))
+        Pipeline.parse(_joined([self.begin, self.further]))
         for pipeline in self._recovery(len(self.epochs)):
             if not any(Need.TRAINER in item.required() for item in Pipeline.parse(pipeline).passes):
                 raise UsageError(f"recovery is '{self.recovery}', which trains nothing")
@@ -176,7 +175,7 @@ class SearchSpace:
     def descendant(self, sketch: Sketch, fidelity: int) -> Sketch:
         """Returns a sketch that goes on from what another one is after a fidelity."""
         trained = self._recovery(fidelity)
-        return Sketch(_joined([sketch.before, *trained, self.further[0]]), sketch.after)
+        return Sketch(_joined([sketch.before, *trained, self.further]), sketch.after)
 
     def twins(self, sketch: Sketch) -> tuple[Sketch, ...]:
         """Returns the sketches that a sketch's training serves as well: other stages behind it.
@@ -208,8 +207,7 @@ class SearchSpace:
                 f"recovery = {json.dumps(self.recovery)}",
                 f"epochs = {json.dumps(list(self.epochs))}"
                 "  # of each fidelity, one continuing the other",
-                f"further = {json.dumps(list(self.further))}"
-                "  # descendants of trained ones: the first that fits",
+                f"further = {json.dumps(self.further)}  # descendants of trained ones",
                 *stages("after", self.after),
                 "",
             )

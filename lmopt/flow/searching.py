@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from lmopt.cost.estimate import TargetCost
@@ -41,8 +40,7 @@ SMALLER = (
 )
 """Stages of alternatives that make a detector smaller, with the numbers that are worth trying."""
 RECOVERY = "finetune{learning-rate=1e-3,distill=0.5}"
-FURTHER = ("prune{amount=0.3,by=latency}", "prune{amount=0.3}")
-"""What makes a descendant smaller than its parent: the first that fits."""
+FURTHER = "prune{amount=0.3}"
 LAST = "debias"
 """What every candidate gains by when its weights are final: it costs nothing at run time."""
 
@@ -204,7 +202,7 @@ def space_for(target: Target) -> SearchSpace:
         ),
         after=(*last, tuple(endings)),
         recovery=RECOVERY,
-        further=tuple(text for text in FURTHER if text.partition("{")[0] in installed_ones),
+        further=FURTHER if FURTHER.partition("{")[0] in installed_ones else "",
     )
 
 
@@ -224,7 +222,7 @@ def fitted(space: SearchSpace, bench: Workbench, listen: Listener = ignore) -> S
         return True
 
     before = (tuple(text for text in stage if fits(text)) for stage in space.before)
-    further = tuple(islice(filter(fits, space.further), 1))
+    further = space.further if fits(space.further) else ""
     kept = tuple(stage for stage in before if stage and stage != ("",))
     after = tuple(stage for stage in space.after if len(stage) > 1 or fits(stage[0]))
     return replace(space, before=kept, after=after, further=further)

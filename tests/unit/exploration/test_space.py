@@ -154,7 +154,7 @@ def test_a_descendant_goes_on_from_what_its_parent_was() -> None:
         after=(("quantize-int8",),),
         recovery="finetune{distill=0.5}",
         epochs=(1.0, 3.0),
-        further=("prune{amount=0.3}",),
+        further="prune{amount=0.3}",
     )
     parent = Sketch("prune{amount=0.5}", "quantize-int8")
     child = space.descendant(parent, 1)

@@ -29,7 +29,7 @@ from lmopt.flow.request import SearchRequest
 SPACE = SearchSpace(
     before=(("", "drop-block{count=1..4}"), ("prune{amount=0.1..0.9:0.01}",)),
     epochs=(1.0, 3.0, 12.0),
-    further=("prune{amount=0.3}",),
+    further="prune{amount=0.3}",
 )
 STORED = replace(SPACE, after=(("", "quantize-int8"),))
 FACES = 20
