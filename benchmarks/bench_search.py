@@ -8,8 +8,8 @@ recovery that a candidate of lmopt's gets that is trained to its end. Rivals:
 
 * width: `scale-width` by hand, float32 and int8 of each (what people do)
 * tfmot: its quantization-aware training, 50 % magnitude pruning and post-training quantization
-* nsga2, random: Optuna's samplers over lmopt's space, every candidate trained to its end at once,
-  without racing, cache or measurements to learn from
+* nsga2, random: Optuna's samplers over lmopt's space, begun with the same design, every candidate
+  trained to its end at once, without racing or inherited weights
 
 Every rival's files are kept and listed as they come, so that the command goes on where it was. In
 the end all fronts are measured interleaved in one run and scored on the test faces once.

@@ -40,7 +40,8 @@ PATIENCE = 24
 GROWTH = 0.01
 
 
-Course = tuple[float, ...]
+Curve = tuple[float, ...]
+"""NME in percent, now and as expected after every training to come."""
 
 
 class Interval(NamedTuple):
@@ -180,7 +181,7 @@ def worth_extending(
     return [trained[number] for number in ordered if worth[number] > 0]
 
 
-def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Course]) -> tuple[float, float]:
+def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Curve]) -> tuple[float, float]:
     """Returns how many times its parent's latency and last NME a descendant has, as far as seen."""
     logs = [np.log(DESCENDANT)]
     for number, racer in trained.items():
@@ -192,7 +193,7 @@ def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Course]) -> tup
     return float(faster), float(worse)
 
 
-def _end(racer: Racer, courses: Mapping[int, Course]) -> tuple[float, float]:
+def _end(racer: Racer, courses: Mapping[int, Curve]) -> tuple[float, float]:
     return courses[racer.number][-1], math.log2(racer.ms.value)
 
 
@@ -233,7 +234,7 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> di
     return found
 
 
-def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, Course]:
+def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, Curve]:
     """Returns the NME in percent of trained candidates, now and as expected further on, by number.
 
     One that is dropped stays where it is.

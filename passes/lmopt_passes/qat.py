@@ -158,8 +158,8 @@ def parity_gap(emitted: NDArray[np.float64], trained: NDArray[np.float64]) -> fl
     it in every layer that follows. That evens out over faces; where there are few, five standard
     errors of the mean difference are allowed for it. (On 193 faces one is 0.007 points for
     pfld-0.25: moving every weight of the forward pass by 1e-4 of itself moves its NME as much.)
-    What all faces share, as their dark borders, does not even out: of 16 epochs of pfld-1.0 two
-    lay 0.053 points above and 0.039 below, the others within 0.009.
+    Not everything evens out: of 16 epochs of pfld-1.0 one lay 0.053 points above and one 0.039
+    below, the others within 0.010.
 
     Args:
         emitted: NME of each validation face by the emitted file.

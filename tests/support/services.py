@@ -28,7 +28,7 @@ from lmopt.target.catalog import load_target
 class NudgingTrainer:
     """Trains by scaling every float weight a little, by an amount the seed decides.
 
-    Under rounding its forward pass is the interpreter's, moved by so much in every epoch.
+    Under rounding its forward pass is the interpreter's, moved by one of `off` in every epoch.
     """
 
     off: tuple[float, ...] = (0.0,)
