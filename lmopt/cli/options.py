@@ -91,6 +91,16 @@ MaxNmeDropOption = Annotated[
     float | None,
     typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),
 ]
+ObjectiveOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objective",
+        metavar="bytes|stability",
+        help="What the front minimises besides NME and latency; repeatable. Stability is how far "
+        "landmarks move under noise.",
+        show_default=False,
+    ),
+]
 MaxLatencyOption = Annotated[
     float | None,
     typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 LatencyKind = Literal["measured", "estimated"]
+Objective = Literal["bytes", "stability"]
+OBJECTIVES: tuple[Objective, ...] = ("bytes", "stability")
+"""What a front may minimise besides NME and latency."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Trained:
         notes: What passes had to say.
         saved_models: Absolute path of the folder with SavedModels by form, where the target takes
             those instead of the .tflite.
+        std_percent: STD of the landmarks over noisy copies of validation faces, see
+            `lmopt.scoring.stability.NoiseProtocol`; None where nobody asked for it.
     """
 
     pipeline: str
@@ -60,6 +65,14 @@ class Trained:
     seconds: float
     notes: tuple[str, ...] = ()
     saved_models: str | None = None
+    std_percent: float | None = None
+
+    def figure(self, objective: Objective) -> float:
+        """Returns what an objective minimises."""
+        if objective == "bytes":
+            return float(self.size_bytes)
+        assert self.std_percent is not None, "nobody asked for it when this was made"
+        return self.std_percent
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,11 @@ class Candidate:
         """Returns what a front minimises: validation NME in percent and latency in ms."""
         return (self.trained.val_nme_percent, self.latency.ms)
 
+    def minimised(self, more: Sequence[Objective]) -> tuple[float, ...]:
+        """Returns validation NME in percent, more objectives, and latency in ms."""
+        nme, ms = self.objectives
+        return (nme, *map(self.trained.figure, more), ms)
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a report."""
         return {
@@ -110,6 +128,7 @@ class Candidate:
             else dict(zip(("value", "low", "high"), self.device_speedup, strict=True)),
             "device_model": self.device_model,
             "size_bytes": self.trained.size_bytes,
+            "std_percent": self.trained.std_percent,
             "parameters": self.trained.parameters,
             "macs": self.trained.macs,
             "model": self.trained.model,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from lmopt.errors import SearchError
+import numpy as np
+from numpy.typing import ArrayLike
 
 T = TypeVar("T")
 
@@ -49,18 +50,9 @@ def _dominates(left: Sequence[float], right: Sequence[float]) -> bool:
     return all(a <= b for a, b in zip(left, right, strict=True)) and tuple(left) != tuple(right)
 
 
-def hypervolume(points: Iterable[Sequence[float]], reference: Sequence[float]) -> float:
-    """Returns the area between a two-objective front and a reference point, both minimised.
+def hypervolume(points: Iterable[ArrayLike], reference: Sequence[float]) -> float:
+    """Returns the volume between a front and a reference point, all objectives minimised."""
+    import moocore
 
-    Raises:
-        SearchError: The reference is not two-dimensional.
-    """
-    if len(reference) != 2:
-        raise SearchError(f"hypervolume of {len(reference)} objectives; wanted 2")
-    inside = sorted((p[0], p[1]) for p in points if p[0] < reference[0] and p[1] < reference[1])
-    area, ceiling = 0.0, float(reference[1])
-    for x, y in inside:
-        if y < ceiling:
-            area += (reference[0] - x) * (ceiling - y)
-            ceiling = y
-    return area
+    rows = np.array(list(points), np.float64)
+    return float(moocore.hypervolume(rows, ref=reference)) if len(rows) else 0.0

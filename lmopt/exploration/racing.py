@@ -28,12 +28,14 @@ HOPE = 0.95
 """The floor, as a part of the lowest NME known: nobody is expected to come below."""
 LEAST = 0.005
 """Part of its NME that a candidate must be expected to lose in its next training."""
-DESCENDANT = (0.8, 1.02)
-"""How many times its parent's latency and last NME a descendant has, as long as nobody was seen."""
+DESCENDANT = (1.02, 0.8)
+"""How many times its parent's last NME and latency a descendant has, as long as nobody was seen."""
 LEARNED = 10
 """Candidates from which on a candidate's NME is guessed before it is trained."""
-SLACK = (1.5, 1.2)
-"""The hypervolume's corner: so many times the baseline's NME and latency."""
+SLACK = (1.5, 1.2, 2.0)
+"""The hypervolume's corner: so many times the baseline's NME, latency, and whatever else counts."""
+GAIN = 1e-9
+"""Hypervolume that is more than rounding."""
 RESAMPLES = 200
 PATIENCE = 24
 """Results after which a search that did not gain `GROWTH` has found its front."""
@@ -67,6 +69,7 @@ class Racer:
         dropped: Whether it is not to be trained on.
         training: Those with the same are trained once for all of them; its own by default.
         parent: Number of the one whose weights it began with, if any.
+        more: What else is to be small, after its last training, relative to the baseline's.
     """
 
     number: int
@@ -77,6 +80,7 @@ class Racer:
     dropped: bool = False
     training: str | None = None
     parent: int | None = None
+    more: tuple[float, ...] = ()
 
     @property
     def fidelity(self) -> int:
@@ -93,10 +97,16 @@ def beats(left: Racer, right: Racer, fidelity: int) -> bool:
 
     The NME are compared face by face; latencies differ where their intervals are apart.
     """
-    if not left.ms.high < right.ms.low:
+    if not _is_faster(left, right):
         return False
     worse = right.errors[fidelity] - left.errors[fidelity]
     return float(worse.mean()) > SURE * _standard_error(worse)
+
+
+def _is_faster(left: Racer, right: Racer) -> bool:
+    """Returns whether `left` is faster, and nothing else about it is larger but for its NME."""
+    pairs = zip(left.more, right.more, strict=True)
+    return left.ms.high < right.ms.low and all(own <= other for own, other in pairs)
 
 
 def is_beaten(racer: Racer, racers: Sequence[Racer]) -> bool:
@@ -168,37 +178,48 @@ def worth_extending(
     if not trained:
         return []
     plane = {number: _end(racer, courses) for number, racer in trained.items()}
-    corner = _corner(trained.values(), limit)
+    steps = _descent(trained, courses)
+    corner = _corner(min(SLACK[0] * _lowest(trained.values()), limit), len(steps))
     whole = hypervolume(plane.values(), corner)
-    faster, worse = _descent(trained, courses)
     worth = {}
     for number in Front.of(plane, lambda number: plane[number]).points:
-        nme, logarithm = plane[number]
-        child = nme * worse, logarithm + math.log2(faster)
+        nme, *others = plane[number]
+        child = nme * 2 ** steps[0], *(np.array(others) + steps[1:])
         gain = hypervolume([*plane.values(), child], corner) - whole
-        worth[number] = gain / _work_per_epoch(trained[number], trained.values())
+        if gain > GAIN:
+            worth[number] = gain / _work_per_epoch(trained[number], trained.values())
     ordered = sorted(worth, key=lambda number: (-worth[number], number))
-    return [trained[number] for number in ordered if worth[number] > 0]
+    return [trained[number] for number in ordered]
 
 
-def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Curve]) -> tuple[float, float]:
-    """Returns how many times its parent's latency and last NME a descendant has, as far as seen."""
-    logs = [np.log(DESCENDANT)]
-    for number, racer in trained.items():
+def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Curve]) -> NDArray[np.float64]:
+    """Returns a descendant's last NME, latency and the rest over its parent's, as far as seen.
+
+    All are binary logarithms.
+    """
+
+    def logarithms(racer: Racer) -> NDArray[np.float64]:
+        nme, *rest = _end(racer, courses)
+        return np.array([math.log2(nme), *rest])
+
+    some = next(iter(trained.values()))
+    seen = [np.log2([*DESCENDANT, *[1.0] * len(some.more)])]
+    for racer in trained.values():
         parent = None if racer.parent is None else trained.get(racer.parent)
         if parent is not None:
-            ends = courses[number][-1] / courses[parent.number][-1]
-            logs.append(np.log([racer.ms.value / parent.ms.value, ends]))
-    faster, worse = np.exp(np.mean(logs, axis=0))
-    return float(faster), float(worse)
+            seen.append(logarithms(racer) - logarithms(parent))
+    return np.asarray(np.mean(seen, axis=0), np.float64)
 
 
-def _end(racer: Racer, courses: Mapping[int, Curve]) -> tuple[float, float]:
-    return courses[racer.number][-1], math.log2(racer.ms.value)
+def _end(racer: Racer, courses: Mapping[int, Curve]) -> tuple[float, ...]:
+    """Returns a point for a hypervolume: NME at the end, and logarithms of the rest."""
+    return courses[racer.number][-1], *map(math.log2, (racer.ms.value, *racer.more))
 
 
-def _corner(trained: Iterable[Racer], limit: float) -> tuple[float, float]:
-    return min(SLACK[0] * _lowest(trained), limit), math.log2(SLACK[1])
+def _corner(nme_percent: float, objectives: int) -> tuple[float, ...]:
+    """Returns the hypervolume's corner, whose NME is given."""
+    _, latency, more = SLACK
+    return nme_percent, math.log2(latency), *[math.log2(more)] * (objectives - 2)
 
 
 def _work_per_epoch(racer: Racer, trained: Iterable[Racer]) -> float:
@@ -217,20 +238,20 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> di
     trained = [racer for racer in racers if racer.number in courses]
     if not trained:
         return {}
-    corner = _corner(trained, limit)
     plane = {racer.number: _end(racer, courses) for racer in trained}
+    corner = _corner(min(SLACK[0] * _lowest(trained), limit), len(plane[trained[0].number]))
     found = {}
     for racer in trained:
         now, *later = courses[racer.number]
         if not later or now - later[0] < LEAST * now or is_beaten(racer, racers):
             continue
         others = [point for number, point in plane.items() if number != racer.number]
-        speed = plane[racer.number][1]
-        without, *grown = (hypervolume([*others, (nme, speed)], corner) for nme in (now, *later))
+        _, *rest = plane[racer.number]
+        without, *grown = (hypervolume([*others, (nme, *rest)], corner) for nme in (now, *later))
         work = np.cumsum(epochs[racer.fidelity :]) * _work_per_epoch(racer, trained)
-        gain = max((np.array(grown) - without) / work)
-        if gain > 0:
-            found[racer.number] = float(gain)
+        gains = np.array(grown) - without
+        if max(gains) > GAIN:
+            found[racer.number] = float(max(gains / work))
     return found
 
 
@@ -285,9 +306,7 @@ def hopeless(candidate: Racer, racers: Sequence[Racer]) -> float | None:
     if len(known) < LEARNED:
         return None
     guess, doubt = _guess(candidate, known)
-    best = min(
-        (racer.nme(1) for racer in known if racer.ms.high < candidate.ms.low), default=math.inf
-    )
+    best = min((racer.nme(1) for racer in known if _is_faster(racer, candidate)), default=math.inf)
     return guess if best < guess - SURE * doubt else None
 
 
@@ -318,8 +337,9 @@ def _traits(racer: Racer) -> list[float]:
 def front_volume(racers: Sequence[Racer], baseline: NDArray[np.float64]) -> Interval:
     """Returns the hypervolume that the candidates cover, with its 95 % interval.
 
-    Its axes are the NME in percent and the binary logarithm of the latency relative to the
-    baseline's; its corner is at `SLACK`. The interval comes from drawing faces and latencies anew.
+    Its axes are the NME in percent and the binary logarithms of the latency, and of what else
+    counts, relative to the baseline's; its corner is at `SLACK`. The interval comes from drawing
+    faces and latencies anew.
 
     Args:
         racers: Each counts as far as it was trained.
@@ -328,10 +348,12 @@ def front_volume(racers: Sequence[Racer], baseline: NDArray[np.float64]) -> Inte
     trained = [racer for racer in racers if racer.fidelity > 0]
     errors = np.array([baseline, *(racer.errors[-1] for racer in trained)])
     logs = np.log2([[1.0, 1.0, 1.0], *(list(racer.ms) for racer in trained)])
-    corner = (SLACK[0] * float(baseline.mean()), math.log2(SLACK[1]))
+    others = len(trained[0].more) if trained else 0
+    more = np.log2([[1.0] * others, *(racer.more for racer in trained)])
+    corner = _corner(SLACK[0] * float(baseline.mean()), 2 + others)
 
     def volume(nme: NDArray[np.float64], speed: NDArray[np.float64]) -> float:
-        return hypervolume(zip(nme.tolist(), speed.tolist(), strict=True), corner)
+        return hypervolume(np.column_stack([nme, speed, more]), corner)
 
     draws = np.random.default_rng(errors.shape[1])
     found = []

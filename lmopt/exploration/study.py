@@ -35,6 +35,7 @@ class Finding:
         errors: NME in percent of each validation face.
         macs, parameters: Of the graph.
         ms: Latency relative to the baseline's, known from fidelity 0 on.
+        more: Other objectives, relative to the baseline's.
         latency_ms: In milliseconds, measured or estimated as the search does it.
         place: In the order of all findings.
         seconds: What making it took, beyond what was had before.
@@ -48,6 +49,7 @@ class Finding:
     parameters: int
     ms: Interval
     latency_ms: float
+    more: tuple[float, ...] = ()
     place: int = 0
     seconds: float = field(default=0.0, compare=False)
 
@@ -58,12 +60,14 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; `finding_from_json` gives the finding back."""
-        return {**self.__dict__, "errors": list(self.errors), "ms": list(self.ms)}
+        lists = {name: list(getattr(self, name)) for name in ("errors", "ms", "more")}
+        return {**self.__dict__, **lists}
 
 
 def finding_from_json(data: Mapping[str, Any]) -> Finding:
     """Returns what `Finding.to_json` made plain."""
-    return Finding(**{**data, "errors": tuple(data["errors"]), "ms": Interval(*data["ms"])})
+    read = {"errors": tuple(data["errors"]), "ms": Interval(*data["ms"])}
+    return Finding(**{**data, **read, "more": tuple(data.get("more", ()))})
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Tried:
             "digest": None if last is None else last.digest,
             "val_nme_percent": [row.nme_percent for row in self.findings],
             "relative_latency": None if last is None else last.ms._asdict(),
+            "relative_more": None if last is None else list(last.more),
             "latency_ms": None if last is None else last.latency_ms,
             "size_bytes": None if last is None else last.size_bytes,
             "failure": self.failure,
@@ -112,7 +117,15 @@ class Study:
     """
 
     def __init__(
-        self, url: str, name: str, space: SearchSpace, identity: str, *, seed: int, sampler: Sampler
+        self,
+        url: str,
+        name: str,
+        space: SearchSpace,
+        identity: str,
+        *,
+        seed: int,
+        sampler: Sampler,
+        more: int = 0,
     ) -> None:
         """Opens the study or begins it.
 
@@ -123,6 +136,7 @@ class Study:
             identity: Everything that findings depend on; a study holds one kind of findings.
             seed: Of the sampler; candidate k is drawn from `seed + k`.
             sampler: Who proposes.
+            more: How many objectives there are besides NME and latency.
 
         Raises:
             InputError: The database cannot be opened, or the study was begun on something else.
@@ -136,7 +150,7 @@ class Study:
             self._study = optuna.create_study(
                 storage=url,
                 study_name=name,
-                directions=["minimize", "minimize"],
+                directions=["minimize"] * (2 + more),
                 load_if_exists=True,
             )
             begun = self._study.user_attrs.get("identity")
@@ -255,9 +269,11 @@ class Study:
         """
         return bool(self._trials("WAITING")) or any(True for _ in self._abandoned(under_way))
 
-    def tell(self, number: int, nme_percent: float, relative_ms: float) -> None:
+    def tell(
+        self, number: int, nme_percent: float, relative_ms: float, more: Sequence[float] = ()
+    ) -> None:
         """Tells the sampler what a candidate is worth, or will be as far as can be guessed."""
-        values = [nme_percent, float(np.log2(relative_ms))]
+        values = [nme_percent, *np.log2([relative_ms, *more]).tolist()]
         self._study.tell(number, values, skip_if_finished=True)
 
     def fail(self, number: int, reason: str) -> None:
@@ -321,13 +337,20 @@ class Study:
         for number, rows in _findings_in(attributes).items():
             known = [row for row in rows if until is None or row.place < until]
             if known:
-                errors = tuple(np.asarray(row.errors, np.float64) for row in known)
-                sizes = known[-1].macs, known[-1].parameters
                 dropped = f"dropped {number}" in attributes
-                taken = dropped or _is_alive(attributes.get(f"claimed {number}"))
-                before = sketches[number].before
                 parent, _ = parents.get(number, (None, 0))
-                made.append(Racer(number, known[0].ms, errors, *sizes, taken, before, parent))
+                racer = Racer(
+                    number,
+                    known[0].ms,
+                    tuple(np.asarray(row.errors, np.float64) for row in known),
+                    known[-1].macs,
+                    known[-1].parameters,
+                    dropped=dropped or _is_alive(attributes.get(f"claimed {number}")),
+                    training=sketches[number].before,
+                    parent=parent,
+                    more=known[-1].more,
+                )
+                made.append(racer)
         return tuple(made)
 
     def tried(self) -> tuple[Tried, ...]:

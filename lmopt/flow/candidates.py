@@ -99,6 +99,7 @@ def _make(bench: Workbench, journal: Journal, pipeline: Pipeline) -> Trained:
         seconds=time.monotonic() - start,
         notes=notes,
         saved_models=None if folder is None else str(folder),
+        std_percent=bench.std_percent(data),
     )
 
 
@@ -117,6 +118,7 @@ def _key(bench: Workbench, pipeline: Pipeline) -> str:
             "rules": repr(rules),
             **({"times": TargetCost(target).digest} if target is not None and by_target else {}),
             **({} if teacher is None else {"teacher": teacher.graph.digest()}),
+            **({} if bench.noise is None else {"noise": bench.noise.condition}),
         }
     )
 

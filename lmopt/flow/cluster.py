@@ -121,6 +121,7 @@ class Cluster:
             tuple(path.resolve() for path in data),
             bench.faces.digest,
             code_here(),
+            bench.noise is not None,
         )
         self._crew = ClusterCrew(self._ray, order, journal, self._listen)
         self._crew.wait()

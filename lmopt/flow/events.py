@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from lmopt.exploration.candidate import Failure, Trained
 from lmopt.exploration.racing import Interval
@@ -79,22 +79,42 @@ class Noted:
 
 @dataclass(frozen=True)
 class Raced:
-    """A search begins to train a candidate; `fidelity` 0 of `fidelities` trains nothing."""
+    """A search begins to train a candidate; `fidelity` 0 of `fidelities` trains nothing.
+
+    Attributes:
+        number: In the order of asking.
+        fidelity, fidelities: What is trained now, and the last one.
+        sketch: What it does of its own, behind what it has from `parent`.
+        parent: Number and fidelity of whom it goes on from; at 0 they share passes and training.
+        minutes, budget: Spent and to be spent.
+    """
 
     number: int
     fidelity: int
     fidelities: int
     sketch: Sketch
+    parent: tuple[int, int] | None
+    minutes: float
+    budget: float
 
 
 @dataclass(frozen=True)
 class Found:
-    """A search knows more of a candidate; `volume` is the front's hypervolume since."""
+    """A search knows more of a candidate.
+
+    Attributes:
+        number: In the order of asking.
+        nme_percent: On the validation faces.
+        relative_ms: Latency over the baseline's.
+        volume: The front's hypervolume since; None where it was not trained.
+        more: Other objectives over the baseline's, by name.
+    """
 
     number: int
     nme_percent: float
     relative_ms: Interval
     volume: Interval | None = None
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

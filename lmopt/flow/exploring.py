@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from lmopt.errors import BackendError, PassError
 from lmopt.exploration import racing
+from lmopt.exploration.candidate import Objective, Trained
 from lmopt.exploration.front import Front
 from lmopt.exploration.racing import Interval, Racer
-from lmopt.exploration.space import SearchSpace
+from lmopt.exploration.space import SearchSpace, Sketch
 from lmopt.exploration.study import Finding, Study
 from lmopt.flow import events
 from lmopt.flow.crew import Crew, Outcome, Scored, Task
@@ -26,6 +27,8 @@ EXPLORED = 0.6
 """Part of the budget that goes to new candidates; the front is trained to the end with the next."""
 FINISHED = 0.9
 """Part of the budget that trainings have to be done in: the rest measures and scores the front."""
+LEAST = 1e-3
+"""What a figure counts as that is lower, STD in percent of a network that answers always alike."""
 GROWN = 0.5
 """Part of the candidates that may inherit the weights of another one."""
 
@@ -40,7 +43,7 @@ class Explorer:
         study: Study,
         crew: Crew,
         gauge: Gauge,
-        baseline: Iterable[float],
+        baseline: Scored,
         listen: Listener = ignore,
     ) -> None:
         """Keeps what it is given.
@@ -51,12 +54,13 @@ class Explorer:
             study: Proposes and records.
             crew: Makes candidates.
             gauge: Tells their latencies.
-            baseline: NME in percent of each validation face of the float file.
+            baseline: The float file.
             listen: Receives events.
         """
         self.request, self.space, self.study = request, space, study
         self.crew, self.gauge, self.listen = crew, gauge, listen
-        self.errors = np.array(list(baseline), np.float64)
+        self.baseline = baseline.made
+        self.errors = np.array(baseline.errors, np.float64)
         self.fidelities = len(space.epochs)
         drop = request.max_nme_drop
         self.limit = math.inf if drop is None else float(self.errors.mean()) + drop
@@ -71,8 +75,8 @@ class Explorer:
             minutes: Tells how much of the budget is spent.
         """
         while True:
-            while not self.crew.is_full and (task := self._next(minutes())) is not None:
-                self._begin(task)
+            while not self.crew.is_full and (task := self._next(now := minutes())) is not None:
+                self._begin(task, now)
             if not self._under_way:
                 break
             self._take(self.crew.finish())
@@ -189,12 +193,24 @@ class Explorer:
         sketch = self.study.sketch(number)
         return Task(number, fidelity, self.space.pipeline(sketch, fidelity))
 
-    def _begin(self, task: Task) -> None:
+    def _begin(self, task: Task, minutes: float) -> None:
         self.study.claim(task.number)
         self._under_way[task.number] = task
-        sketch = self.study.sketch(task.number)
-        self.listen(events.Raced(task.number, task.fidelity, self.fidelities, sketch))
+        own, parent = self._own(task.number)
+        budget = self.request.budget_minutes
+        self.listen(
+            events.Raced(task.number, task.fidelity, self.fidelities, own, parent, minutes, budget)
+        )
         self.crew.begin(task)
+
+    def _own(self, number: int) -> tuple[Sketch, tuple[int, int] | None]:
+        """Returns what a candidate does behind what it has from another, and from whom."""
+        sketch = self.study.sketch(number)
+        first = next(a for a in self.study.asked if a.sketch.before == sketch.before)
+        if first.number != number:
+            return Sketch("", sketch.after), (first.number, 0)
+        parent = self.study.parents().get(number)
+        return (sketch if parent is None else Sketch(self.space.further, sketch.after)), parent
 
     def _take(self, outcome: Outcome) -> None:
         """Records what became of a task."""
@@ -224,17 +240,24 @@ class Explorer:
             parameters=scored.made.parameters,
             ms=gauged.relative,
             latency_ms=gauged.ms,
+            more=tuple(self._relative(scored.made, name) for name in self.request.objectives),
             seconds=scored.made.seconds,
         )
         self.study.keep(task.number, task.fidelity, found)
         volume = self._volume() if task.fidelity else None
-        self.listen(events.Found(task.number, found.nme_percent, found.ms, volume))
+        more: dict[str, float] = dict(zip(self.request.objectives, found.more, strict=True))
+        self.listen(events.Found(task.number, found.nme_percent, found.ms, volume, more))
+
+    def _relative(self, made: Trained, objective: Objective) -> float:
+        """Returns a figure over the baseline's; never 0, for its logarithm is taken."""
+        own, base = (max(item.figure(objective), LEAST) for item in (made, self.baseline))
+        return own / base
 
     def _judge(self, number: int) -> None:
         """Tells the sampler what a new candidate is worth, or has it trained a little first."""
         known = self.study.findings()[number]
         if len(known) > 1:
-            self.study.tell(number, known[1].nme_percent, known[0].ms.value)
+            self.study.tell(number, known[1].nme_percent, known[0].ms.value, known[1].more)
             return
         refused = self._refused(known[0])
         if refused:
@@ -248,7 +271,7 @@ class Explorer:
             return
         reason = f"about {guess:.1f} % is expected of it, which others have that are faster"
         self.study.drop(number, reason)
-        self.study.tell(number, guess, known[0].ms.value)
+        self.study.tell(number, guess, known[0].ms.value, known[0].more)
         self.listen(events.Dropped(number, reason))
 
     def _volume(self, until: int | None = None) -> Interval:
@@ -282,7 +305,7 @@ class Explorer:
     def finals(self) -> tuple[str, ...]:
         """Returns the pipelines on the front, as far as they are trained; the baseline for none."""
         racers = [racer for racer in self.study.racers() if racer.fidelity]
-        front = Front.of(racers, lambda racer: (racer.nme(racer.fidelity), racer.ms.value))
+        front = Front.of(racers, lambda r: (r.nme(r.fidelity), *r.more, r.ms.value))
         findings = self.study.findings()
         found = tuple(findings[racer.number][-1].pipeline for racer in front.points)
         return found or (BASELINE,)

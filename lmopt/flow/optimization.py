@@ -90,6 +90,7 @@ def optimize(
         teacher=as_teacher(request.teacher),
         cache=journal.cache,
         listen=listen,
+        stability="stability" in request.objectives,
     ) as bench:
         for pipeline in pipelines:
             pipeline.check(bench.context())
@@ -127,7 +128,7 @@ def optimize(
             except BackendError as error:
                 failures.append(Failure(trained.pipeline, "failed", str(error)))
         usable, refused = _constrain(candidates, base, request, bench.untaught_nme_percent())
-        front = Front.of(usable, lambda c: c.objectives)
+        front = Front.of(usable, lambda c: c.minimised(request.objectives))
         listen(events.Activity("scoring the front on the test faces"))
         tested = {
             c.trained.digest: bench.score(Path(c.trained.model), "test")

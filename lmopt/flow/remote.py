@@ -43,6 +43,7 @@ class Order:
         data: Absolute paths of annotated faces; none means rendered ones.
         faces: Digest that the faces must have.
         code: Digest that lmopt, its passes and libraries must have.
+        stability: As in a `Workbench`.
     """
 
     detector: Detector
@@ -52,6 +53,7 @@ class Order:
     data: tuple[Path, ...]
     faces: str
     code: str
+    stability: bool
 
 
 def code_here() -> str:
@@ -139,6 +141,7 @@ class Maker:
             threads=threads,
             depot=depot,
             turn=self._turn,
+            stability=order.stability,
         )
 
     def perform(self, task: Task) -> tuple[Outcome, bytes]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from lmopt.device.adb import is_phone
 from lmopt.errors import UsageError
+from lmopt.exploration.candidate import OBJECTIVES, Objective
 from lmopt.exploration.study import Sampler
 from lmopt.latency.cuda import is_cuda
 from lmopt.target.profile import EndType
@@ -45,6 +46,7 @@ class OptimizeRequest:
         out: Folder for files, journal and reports; None means out/<detector>-<target>.
         benchmark_model: TFLite's tool for the phone; None looks for it.
         compare_storage: Whether the detector itself is made in every storage form, too.
+        objectives: What the front minimises besides NME and latency.
     """
 
     target: str
@@ -65,9 +67,11 @@ class OptimizeRequest:
     out: Path | None = None
     benchmark_model: Path | None = None
     compare_storage: bool = True
+    objectives: tuple[Objective, ...] = ()
 
     def __post_init__(self) -> None:
         _check_target(self.target, self.device)
+        _check_objectives(self.objectives)
         _require_positive(
             {
                 "--budget": self.budget_minutes,
@@ -113,6 +117,7 @@ class SearchRequest:
         study: URL of the database; None means `study.db` in the output folder.
         resume: Whether the study must be there already.
         out: Folder for files, study and reports; None means out/<detector>-<target>-search.
+        objectives: What the front minimises besides NME and latency.
     """
 
     target: str
@@ -138,9 +143,11 @@ class SearchRequest:
     study: str | None = None
     resume: bool = False
     out: Path | None = None
+    objectives: tuple[Objective, ...] = ()
 
     def __post_init__(self) -> None:
         _check_target(self.target, self.device)
+        _check_objectives(self.objectives)
         if is_cuda(self.device):
             raise UsageError(
                 "a search measures on this host or a phone",
@@ -177,6 +184,7 @@ class SearchRequest:
             seed=self.seed,
             out=out,
             compare_storage=False,
+            objectives=self.objectives,
         )
 
 
@@ -186,6 +194,18 @@ def _check_target(target: str, device: str) -> None:
         raise UsageError(
             "no target is named", where="--target", hint="list: lmopt targets; or --device adb"
         )
+
+
+def _check_objectives(objectives: tuple[Objective, ...]) -> None:
+    for name in objectives:
+        if name not in OBJECTIVES:
+            raise UsageError(
+                f"no objective '{name}'",
+                where="--objective",
+                hint=f"choose {', '.join(OBJECTIVES)}",
+            )
+    if len(set(objectives)) < len(objectives):
+        raise UsageError("an objective is named twice", where="--objective")
 
 
 def _require_positive(values: Mapping[str, float | None]) -> None:

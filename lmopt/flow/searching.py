@@ -17,7 +17,7 @@ from lmopt.exploration.study import Study
 from lmopt.flow import events
 from lmopt.flow.candidates import HOST, OnPhone, PhoneHere, PhoneThere, default_folder, obtain
 from lmopt.flow.cluster import Cluster
-from lmopt.flow.crew import Alone, Crew
+from lmopt.flow.crew import Alone, Crew, Scored
 from lmopt.flow.events import Listener, ignore
 from lmopt.flow.exploring import Explorer
 from lmopt.flow.gauging import Gauge, is_measured_here
@@ -88,6 +88,7 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
                 teacher=teacher,
                 cache=journal.cache,
                 listen=listen,
+                stability="stability" in request.objectives,
             )
         )
         if request.space is None:
@@ -99,6 +100,7 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
             _identity(request, bench, target, space, phone),
             seed=request.seed,
             sampler=request.sampler,
+            more=len(request.objectives),
         )
         listen(events.Noted(f"searching {space.size:,} candidates with {request.sampler}"))
         crew: Crew = Alone(bench, journal)
@@ -138,7 +140,7 @@ def explorer_of(
         return phone.measure(files, request.threads, bench.detector.require_contract(), crops)
 
     gauge = Gauge(request, bench.target, baseline, None if phone is None else on_phone)
-    return Explorer(request, space, study, crew, gauge, errors, listen)
+    return Explorer(request, space, study, crew, gauge, Scored(baseline, errors), listen)
 
 
 def _phone(request: SearchRequest, cluster: Cluster | None) -> PhoneThere | None:
@@ -171,6 +173,7 @@ def _identity(
             "space": space.to_toml(),
             "seed": str(request.seed),
             "teacher": "" if bench.teacher is None else bench.teacher.graph.digest(),
+            **({"objectives": repr(request.objectives)} if request.objectives else {}),
         }
     )
 

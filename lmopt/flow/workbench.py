@@ -34,6 +34,7 @@ from lmopt.runtime.parity import is_quantized, prove
 from lmopt.runtime.runner import file_digest
 from lmopt.scoring.metrics import default_normaliser, expected_drop, nme_percent
 from lmopt.scoring.protocols import Score, ScoringProtocol, to_picture
+from lmopt.scoring.stability import NoiseProtocol
 from lmopt.target.profile import Target
 from lmopt.training.service import TrainingService
 
@@ -163,6 +164,7 @@ class Workbench:
         threads: int = 2,
         depot: Depot | None = None,
         turn: host.Beside | None = None,
+        stability: bool = False,
     ) -> None:
         """Keeps what it is given; services start when a pass first asks for one.
 
@@ -177,6 +179,7 @@ class Workbench:
             threads: CPU threads for calibration and scoring.
             depot: Where caches of several machines share what they have.
             turn: Is held while a training runs, which gives way to measurements.
+            stability: Whether it is to be known how candidates' answers move under noise.
         """
         self.detector = detector
         self.faces = faces
@@ -188,6 +191,7 @@ class Workbench:
         self._shelf = None if cache is None else Shelf(cache / "findings")
         self._listen = listen
         self._threads = threads
+        self._stability = stability
         self._stack = ExitStack()
         self._protocols: dict[Split, ScoringProtocol] = {}
 
@@ -318,6 +322,20 @@ class Workbench:
                 contract, self.faces.split(split), default_normaliser(contract.scheme)
             )
         return self._protocols[split]
+
+    @cached_property
+    def noise(self) -> NoiseProtocol | None:
+        """Returns how far answers move under noise on validation faces; None where nobody asked."""
+        if not self._stability:
+            return None
+        assert self.faces is not None
+        contract = self.detector.require_contract()
+        faces = self.faces.split("validation")
+        return NoiseProtocol(contract, faces, default_normaliser(contract.scheme))
+
+    def std_percent(self, model: bytes) -> float | None:
+        """Returns the STD of a file's landmarks under noise in percent; None: nobody asked."""
+        return None if self.noise is None else self.noise.std_percent(model, threads=self._threads)
 
     def untaught_nme_percent(self) -> float:
         """Returns the validation NME of who knows the training faces' mean shape and sees nothing.

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from lmopt.exploration.candidate import Candidate
+from lmopt.exploration.front import Front
 from lmopt.exploration.result import REAL_TIME_MS, OptimizeResult
 from lmopt.report.summary import is_estimated, is_on_device
 
@@ -28,7 +29,8 @@ def front_png(result: OptimizeResult) -> bytes:
     _points(axes, dominated, _OTHER, "o", "dominated")
     _points(axes, result.front, _FRONT, "o", "front")
     _points(axes, [result.baseline], _BASE, "D", "float baseline")
-    line = sorted(c.objectives for c in result.front)
+    corners = Front.of(result.front, lambda c: c.objectives)  # of more objectives it may hold more
+    line = sorted(c.objectives for c in corners.points)
     axes.plot(
         [ms for _, ms in line],
         [nme for nme, _ in line],

@@ -25,6 +25,7 @@ class Row:
         target: Latency estimated for the target, or measured on the device; empty where the host
             is what counts.
         device_speedup: Against the baseline, measured on the device; empty where there is none.
+        stability: STD of the landmarks under noise; empty where nobody asked for it.
     """
 
     role: str
@@ -37,6 +38,7 @@ class Row:
     size: str
     verdict: str
     device_speedup: str = ""
+    stability: str = ""
 
 
 def is_estimated(result: OptimizeResult) -> bool:
@@ -62,6 +64,7 @@ def columns(result: OptimizeResult) -> tuple[str, ...]:
     if is_on_device(result.baseline):
         target = (*target, "device speed-up")
     budget = f"verdict ({result.baseline.latency.kind})"
+    stability = () if result.baseline.trained.std_percent is None else ("STD under noise %",)
     return (
         "",
         "pipeline",
@@ -70,6 +73,7 @@ def columns(result: OptimizeResult) -> tuple[str, ...]:
         "host ms (measured)",
         "host speed-up",
         *target,
+        *stability,
         "size",
         budget,
     )
@@ -78,8 +82,8 @@ def columns(result: OptimizeResult) -> tuple[str, ...]:
 def cells(row: Row, result: OptimizeResult) -> tuple[str, ...]:
     """Returns a row's texts in the order of `columns`."""
     before = (row.role, row.pipeline, row.test, row.validation, row.host, row.speedup)
-    target = filter(None, (row.target, row.device_speedup))
-    return (*before, *target, row.size, row.verdict)
+    others = filter(None, (row.target, row.device_speedup, row.stability))
+    return (*before, *others, row.size, row.verdict)
 
 
 def rows(result: OptimizeResult) -> tuple[Row, ...]:
@@ -104,6 +108,7 @@ def _row(role: str, candidate: Candidate) -> Row:
         size=human_bytes(made.size_bytes),
         verdict=verdict(latency.ms),
         device_speedup="" if on_device is None else _times(on_device),
+        stability="" if made.std_percent is None else f"{made.std_percent:.2f}",
     )
 
 

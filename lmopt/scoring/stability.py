@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmopt.data.crop import cut, transform
-from lmopt.data.dataset import Box, Face
+from lmopt.data.crop import Crop, cut, transform
+from lmopt.data.dataset import Box, Dataset, Face
 from lmopt.data.degrade import Picture, noisy
 from lmopt.data.frames import read_frames
 from lmopt.data.picture import read_picture
 from lmopt.detector.contract import Contract
 from lmopt.errors import InputError
+from lmopt.runtime.runner import model_name
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.scoring.metrics import Normaliser, normalising_distance, spread_percent
 from lmopt.scoring.panel import Panel, stated
@@ -47,12 +49,81 @@ def noise_spread(
         InputError: The picture cannot be read, or the face has no box the view can start from.
         BackendError: The runtime fails on the file.
     """
-    picture, near = _around(face, view, model.contract)
+    crops = _noisy_crops(model.contract, face, view, sigma, copies)
+    return _spread(model, crops, distance)
+
+
+def _noisy_crops(
+    contract: Contract, face: Face, view: View, sigma: float, copies: int
+) -> list[Crop]:
+    picture, near = _around(face, view, contract)
     rng = np.random.default_rng([view.seed, zlib.crc32(face.id.encode())])
     copied = (noisy(picture, sigma, rng) for _ in range(copies))
-    crops = [show(copy, near, view, model.contract)[0] for copy in copied]
+    return [show(copy, near, view, contract)[0] for copy in copied]
+
+
+def _spread(model: LoadedModel, crops: list[Crop], distance: float) -> float:
     found = model.find(np.stack([crop.pixels for crop in crops]))
     return float(spread_percent(transform(crops[0].to_picture, found), distance).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseProtocol:
+    """A fixed way to tell how far many files' answers move under noise: copies are made once.
+
+    Attributes:
+        contract: What the detector eats and gives.
+        dataset: The faces; every `len / faces`-th one that has the contract's box is looked at.
+        normaliser: What the spread is divided by.
+        faces: How many faces.
+        sigma: Of the Gaussian noise, in parts of the range 0..1: the middle one of the thesis'.
+        copies: Of each face; the same for all files.
+    """
+
+    contract: Contract
+    dataset: Dataset
+    normaliser: Normaliser
+    faces: int = 10
+    sigma: float = 0.1
+    copies: int = 20
+
+    @property
+    def condition(self) -> str:
+        """Returns how it is done, in words."""
+        return stated(f"sigma {self.sigma:g}, {self.copies} copies of {self.faces} faces", 0)
+
+    @cached_property
+    def _looks(self) -> tuple[tuple[list[Crop], float], ...]:
+        view = View(self.contract.crop.box)
+        able = [face for face in self.dataset.faces if view.fits(face)]
+        if not able:
+            raise InputError(
+                f"none of the {len(self.dataset)} faces has a given box",
+                where=self.dataset.name,
+                hint="crop by box 'landmarks', or give data with face boxes",
+            )
+        chosen = [able[k] for k in _spaced(len(able), self.faces)]
+        truth = np.stack([face.landmarks for face in chosen])
+        sizes = normalising_distance(truth, self.contract.scheme, self.normaliser)
+        return tuple(
+            (_noisy_crops(self.contract, face, view, self.sigma, self.copies), float(size))
+            for face, size in zip(chosen, sizes, strict=True)
+        )
+
+    def std_percent(self, model: bytes, *, threads: int = 1) -> float:
+        """Returns the STD of a file's landmarks over noisy copies in percent, the faces' mean.
+
+        Raises:
+            InputError: The file does not fit the contract, or a picture cannot be read.
+            BackendError: The runtime fails on the file, or the file answers with NaN.
+        """
+        with LoadedModel(model, self.contract, model_name(model), threads=threads) as loaded:
+            return float(np.mean([_spread(loaded, *look) for look in self._looks]))
+
+
+def _spaced(total: int, wanted: int) -> NDArray[np.intp]:
+    """Returns places of `wanted` of `total` things, as far apart as can be."""
+    return np.linspace(0, total - 1, min(wanted, total)).round().astype(np.intp)
 
 
 def _around(face: Face, view: View, contract: Contract) -> tuple[Picture, Face]:
@@ -110,8 +181,8 @@ def stability_rows(panel: Panel) -> tuple[Row, ...]:
     if not able.size:
         reason = f"none of the {len(panel.dataset)} faces has a given box"
         return (NotTestable("noise", reason), _frames(panel))
-    count = min(settings.stability_faces, able.size)
-    chosen = able[np.linspace(0, able.size - 1, count).round().astype(int)]
+    chosen = able[_spaced(able.size, settings.stability_faces)]
+    count = len(chosen)
     mask = np.zeros(len(panel.dataset), bool)
     mask[chosen] = True
     part = panel.part(mask)

@@ -105,6 +105,7 @@ def test_the_command_ships_files_that_score_as_it_says(faces, tmp_path):
     call = [str(Path(sys.executable).with_name("lmopt")), "search", str(model)]
     call += ["--target", "velvet-apu", "--data", str(faces), "--space", str(space)]
     call += ["--out", str(out), "--trials", "1", "--latency", "estimate", "--json"]
+    call += ["--objective", "bytes", "--objective", "stability"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -113,6 +114,10 @@ def test_the_command_ships_files_that_score_as_it_says(faces, tmp_path):
     assert len(tried["val_nme_percent"]) == 2 and tried["relative_latency"]["value"] < 1
     shipped = [p for p in document["front"] if p["digest"] == tried["digest"]]
     assert [p["val_nme_percent"] for p in shipped] == tried["val_nme_percent"][1:]
+    base = document["baseline"]
+    ratios = [shipped[0][name] / base[name] for name in ("size_bytes", "std_percent")]
+    assert tried["relative_more"] == pytest.approx(ratios)
+    assert ratios[0] < 1 and base["std_percent"] > 0
     score = lmopt.evaluate(Path(shipped[0]["model"]), faces)
     assert score.nme_percent == pytest.approx(shipped[0]["nme_percent"], abs=1e-9)
     for name in ("search.json", "search.png", "front.json", "report.html"):

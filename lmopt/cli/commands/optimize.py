@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -18,6 +18,7 @@ from lmopt.cli.options import (
     JsonOption,
     MaxLatencyOption,
     MaxNmeDropOption,
+    ObjectiveOption,
     OutputOption,
     PhoneOrTargetOption,
     RunFolderOption,
@@ -30,6 +31,7 @@ from lmopt.cli.storage_table import show_storage
 from lmopt.cli.terminal import ProgressView, console, note, print_json, table
 
 if TYPE_CHECKING:
+    from lmopt.exploration.candidate import Objective
     from lmopt.exploration.result import OptimizeResult
     from lmopt.flow.events import Listener
     from lmopt.report.folder import Reports
@@ -58,6 +60,7 @@ def optimize(
         float | None,
         typer.Option("--budget", metavar="MINUTES", help="No new candidate is begun after this."),
     ] = None,
+    objective: ObjectiveOption = None,
     max_nme_drop: MaxNmeDropOption = None,
     max_latency: MaxLatencyOption = None,
     device: DeviceOption = "auto",
@@ -93,6 +96,7 @@ def optimize(
         output=end_type(output, "--output"),
         out=out,
         benchmark_model=benchmark_model,
+        objectives=cast("tuple[Objective, ...]", tuple(objective or ())),
     )
     with ProgressView() as view:
         result = lmopt.optimize(request, view)
@@ -130,7 +134,7 @@ def show(data: tuple[Path, ...], device: str, result: OptimizeResult, reports: R
     beside = max(len(row["pipeline"]) for row in rows) <= min(out.width - REST, LONGEST)
     names_of = {} if beside else {row["pipeline"]: row[""] for row in rows}
     names = [name for name in summary.columns(result) if beside or name != "pipeline"]
-    numbers = tuple(name for name in names if "NME" in name or "ms" in name or name == "size")
+    numbers = tuple(n for n in names if n == "size" or any(w in n for w in ("NME", "ms", "STD")))
     shown = table(
         *names,
         title=f"{result.detector} for {result.target}\nNME on {summary.faces(result)}\n"

@@ -18,6 +18,7 @@ from lmopt.cli.options import (
     JsonOption,
     MaxLatencyOption,
     MaxNmeDropOption,
+    ObjectiveOption,
     PhoneOrTargetOption,
     SeedOption,
     TeacherOption,
@@ -27,6 +28,7 @@ from lmopt.cli.terminal import ProgressView, print_json
 from lmopt.errors import UsageError
 
 if TYPE_CHECKING:
+    from lmopt.exploration.candidate import Objective
     from lmopt.exploration.study import Sampler
     from lmopt.flow.request import HowLatency
 
@@ -55,6 +57,7 @@ def search(
     show_space: Annotated[
         bool, typer.Option("--show-space", help="Print the space and do nothing.")
     ] = False,
+    objective: ObjectiveOption = None,
     max_nme_drop: MaxNmeDropOption = None,
     max_latency: MaxLatencyOption = None,
     max_size: Annotated[
@@ -147,6 +150,7 @@ def search(
         study=study,
         resume=resume,
         out=out,
+        objectives=cast("tuple[Objective, ...]", tuple(objective or ())),
     )
     if show_space:
         from lmopt.flow.host_profile import target_named

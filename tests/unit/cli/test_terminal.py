@@ -11,6 +11,7 @@ from lmopt.cli import terminal
 from lmopt.cli.commands import optimize as command
 from lmopt.cli.terminal import ProgressView, lines
 from lmopt.exploration.candidate import Failure, Trained
+from lmopt.exploration.space import Sketch
 from lmopt.flow import events
 from lmopt.pipeline.manager import PassEvent, PassStep
 from lmopt.pipeline.services import TrainingProgress
@@ -38,6 +39,18 @@ STEP = PassStep("qat{epochs=1}", 2.5, True, True, ("ranges from 200 faces",), "d
         (
             events.CandidateFailed(Failure("qat", "skipped", "no time")),
             "    skipped: qat: no time",
+        ),
+        (
+            events.Raced(3, 0, 4, Sketch("qat", ""), None, 0.2, 60.0),
+            "[0/60 min] #3, untrained: qat",
+        ),
+        (
+            events.Raced(4, 2, 4, Sketch("prune", "debias"), (3, 1), 11.7, 60.0),
+            "[12/60 min] #4, training 2 of 4: #3 after training 1, prune,debias",
+        ),
+        (
+            events.Raced(5, 1, 4, Sketch("", "debias"), (4, 0), 12.0, 60.0),
+            "[12/60 min] #5, training 1 of 4: #4, debias",
         ),
         (events.Noted("listen"), "listen"),
     ],

@@ -1,10 +1,8 @@
 """Fronts and hypervolumes."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmopt.errors import SearchError
 from lmopt.exploration.front import Front, hypervolume
 from lmopt.exploration.result import verdict
 
@@ -49,8 +47,13 @@ def test_every_point_is_on_the_front_or_dominated_by_one_that_is(points):
 def test_hypervolume_is_the_dominated_area():
     assert hypervolume([(1.0, 3.0), (2.0, 1.0)], (4.0, 4.0)) == 3 * 1 + 2 * 2
     assert hypervolume([(5.0, 0.0)], (4.0, 4.0)) == 0.0
-    with pytest.raises(SearchError):
-        hypervolume([(1.0, 1.0)], (2.0,))
+    assert hypervolume([], (4.0, 4.0)) == 0.0
+
+
+def test_hypervolume_of_three_objectives_is_a_volume():
+    boxes = [(1.0, 3.0, 2.0), (2.0, 1.0, 3.0)]
+    first, second, both = 3 * 1 * 2, 2 * 3 * 1, 2 * 1 * 1
+    assert hypervolume(boxes, (4.0, 4.0, 4.0)) == first + second - both
 
 
 @given(POINTS, st.tuples(st.integers(0, 8).map(float), st.integers(0, 8).map(float)))

@@ -44,6 +44,21 @@ def test_dominance_wants_both_intervals_apart() -> None:
     assert racing.beats(fast, sure, 1)  # 0.1 points, standard error 0.03
 
 
+def test_another_objective_keeps_who_is_slower_and_worse() -> None:
+    slow, fast = racer(0, 0.8, 9, 6.0, more=(0.9,)), racer(1, 0.4, 9, 5.0, more=(1.1,))
+    assert not racing.beats(fast, slow, 1)
+    assert racing.beats(replace(fast, more=(0.9,)), slow, 1)
+
+
+def test_descendants_may_gain_in_another_objective_alone() -> None:
+    parent = racer(0, 0.5, 9, 5.0, more=(0.8,))
+    child = replace(racer(1, 0.5, 9, 5.0, more=(0.4,)), parent=0)
+    slower = replace(racer(1, 0.8, 9, 5.0, more=(0.8,)), parent=0)
+    # The front is what the child is; one is seen of what is between it and `DESCENDANT`.
+    assert [r.number for r in racing.worth_extending((parent, child), 1)] == [1]
+    assert [r.number for r in racing.worth_extending((parent, *[slower] * 9), 1)] == []
+
+
 def test_nobody_is_beaten_by_one_that_was_trained_less_or_before_training() -> None:
     short, full = racer(0, 0.5, 9, 5.0), racer(1, 0.8, 9, 6.0, 5.2)
     assert not racing.is_beaten(full, (short, full))
@@ -190,6 +205,13 @@ def test_the_hypervolume_has_the_baseline_and_the_corner_of_the_task() -> None:
     assert with_one.low <= with_one.value <= with_one.high
     untrained = racing.front_volume((racer(0, 0.25, 3.0),), baseline)
     assert untrained.value == pytest.approx(alone.value)
+
+
+def test_the_hypervolume_has_an_axis_for_every_objective() -> None:
+    alone = (6.0 - 4.0) * math.log2(1.2) * 1.0
+    own, common = (6.0 - 5.0) * (math.log2(1.2) + 2.0) * 2.0, (6.0 - 5.0) * math.log2(1.2) * 1.0
+    volume = racing.front_volume((racer(0, 0.25, 9, 5.0, more=(0.5,)),), faces(4.0))
+    assert volume.value == pytest.approx(alone + own - common)
 
 
 def test_a_search_settles_when_the_volume_hardly_grows() -> None:

@@ -21,7 +21,7 @@ from lmopt.exploration.racing import Interval
 from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.study import Study, Tried
 from lmopt.flow.crew import Outcome, Scored, Task
-from lmopt.flow.events import Event, Raced
+from lmopt.flow.events import Event, Found, Raced
 from lmopt.flow.exploring import Explorer
 from lmopt.flow.gauging import Gauged
 from lmopt.flow.request import SearchRequest
@@ -38,6 +38,12 @@ BASELINE = 4.0
 
 class Crash(Exception):
     """The process is killed."""
+
+
+def _made(pipeline: str, macs: int, seconds: float = 0.0) -> Trained:
+    """Returns a candidate that answers the more unsteadily the fewer MACs it has."""
+    std = 1e3 / macs**0.5
+    return Trained(pipeline, "d", "m", macs // 250, 0.0, 10, macs, seconds, std_percent=std)
 
 
 class MadeUp:
@@ -85,7 +91,7 @@ class MadeUp:
         errors = BASELINE + loss / (1 + epochs) ** 0.5 + 0.2 * np.sin(np.arange(FACES))
         if task.pipeline.passes[-1].name == "quantize-int8":
             removed *= 0.6
-        made = Trained(str(task.pipeline), "d", "m", 1, 0.0, 10, int(1e6 * removed), 60 * minutes)
+        made = _made(str(task.pipeline), int(1e6 * removed), 60 * minutes)
         return Outcome(task, Scored(made, tuple(errors.tolist())))
 
     def of(self, made: Trained) -> Gauged:
@@ -105,10 +111,13 @@ def explore(
 ) -> tuple[Tried, ...]:
     """Returns everything that was tried until the search ends, or the process is killed."""
     folder.mkdir(exist_ok=True)
-    study = Study(f"sqlite:///{folder / 's.db'}", "s", space, "i", seed=0, sampler="tpe")
     request = SearchRequest("velvet-apu", **limits)  # type: ignore[arg-type]
+    more = len(request.objectives)
+    url = f"sqlite:///{folder / 's.db'}"
+    study = Study(url, "s", space, "i", seed=0, sampler="tpe", more=more)
+    whole = Scored(_made("fold-batchnorm", 1_000_000), (BASELINE,) * FACES)
     explorer = Explorer(
-        *(request, space, study, made_up, made_up, [BASELINE] * FACES),  # type: ignore[arg-type]
+        *(request, space, study, made_up, made_up, whole),  # type: ignore[arg-type]
         listen=(lambda event: None) if seen is None else seen.append,
     )
     explorer.run(made_up.minutes)
@@ -164,6 +173,41 @@ def test_a_training_serves_every_storage_of_what_is_worth_it(tmp_path) -> None:
     assert twins >= 2 and well
     best = min(well, key=lambda t: t.findings[-1].ms.value)
     assert best.asked.sketch.after == "quantize-int8"
+
+
+def test_a_candidate_is_told_by_what_it_does_beyond_another(tmp_path) -> None:
+    seen: list[Event] = []
+    tried = explore(tmp_path, MadeUp(), seen, space=STORED, trials=16)
+    sketches = {t.asked.number: t.asked.sketch for t in tried}
+    twins = descendants = 0
+    for event in (event for event in seen if isinstance(event, Raced)):
+        own, whole = event.sketch, sketches[event.number]
+        number, fidelity = event.parent or (event.number, 0)
+        if event.parent is None:
+            assert own == whole
+        elif fidelity == 0:
+            assert own.before == "" and sketches[number].before == whole.before
+            twins += 1
+        else:
+            assert own.before == STORED.further
+            assert STORED.descendant(sketches[number], fidelity).before == whole.before
+            descendants += 1
+        assert own.after == whole.after
+    assert twins and descendants
+
+
+def test_other_objectives_are_known_of_every_candidate_and_told(tmp_path) -> None:
+    seen: list[Event] = []
+    objectives = ("bytes", "stability")
+    tried = explore(tmp_path, MadeUp(), seen, trials=9, objectives=objectives)
+    found = [row for t in tried for row in t.findings]
+    for row in found:
+        assert row.more == pytest.approx((row.ms.value, row.ms.value**-0.5), rel=1e-2)
+    told = [dict(event.more) for event in seen if isinstance(event, Found)]
+    assert told == [
+        dict(zip(objectives, row.more, strict=True)) for row in sorted(found, key=lambda r: r.place)
+    ]
+    assert any(len(t.findings) > 2 for t in tried)
 
 
 def test_several_at_once_make_what_one_makes_and_nothing_twice(tmp_path) -> None:

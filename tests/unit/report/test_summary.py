@@ -54,6 +54,21 @@ def test_a_phone_has_a_column_for_its_latency_and_one_for_its_speed_up() -> None
     assert document["front"][0]["device_speedup"] == {"value": 2.5, "low": 2.4, "high": 2.6}
 
 
+def test_stability_has_a_column_where_it_was_asked_for() -> None:
+    found = result("measured")
+    assert not any("STD" in name for name in summary.columns(found))
+
+    def moving(c: Candidate) -> Candidate:
+        return replace(c, trained=replace(c.trained, std_percent=c.latency.ms / 8))
+
+    front = tuple(map(moving, found.front))
+    found = replace(found, baseline=moving(found.baseline), front=front)
+    names = summary.columns(found)
+    shown = [dict(zip(names, summary.cells(r, found), strict=True)) for r in summary.rows(found)]
+    assert [row["STD under noise %"] for row in shown] == ["2.50", "0.62", "1.25", "2.50"]
+    assert all(row["size"].endswith("iB") for row in shown)
+
+
 def test_rows_hold_the_numbers_and_the_verdict() -> None:
     found = result("estimated")
     base, fast, good, _ = summary.rows(found)

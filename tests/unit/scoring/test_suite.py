@@ -19,6 +19,7 @@ from lmopt.errors import InputError, UsageError
 from lmopt.scoring.metrics import ced_curve, nme_percent, pixel_accuracy, spread_percent
 from lmopt.scoring.rows import NotTestable, Row, Scored, Spread, compare
 from lmopt.scoring.settings import Settings
+from lmopt.scoring.stability import NoiseProtocol
 from lmopt.scoring.suite import PROTOCOLS, ProtocolName, Subject, judge, protocols_named
 from tests.support.annotated import row, smooth_picture, write_folder, write_picture
 from tests.support.constant_detector import constant_detector
@@ -210,6 +211,21 @@ def test_a_detector_that_always_says_the_same_is_perfectly_stable(
     assert isinstance(quiet, Spread) and isinstance(loud, Spread)
     assert 0 < quiet.mean_percent < loud.mean_percent
     assert quiet.condition == "sigma 0.05, 8 copies"
+
+
+def test_the_figure_of_a_search_is_that_of_the_protocol(seeing: Rows, faces: Dataset) -> None:
+    model = emit(constant_detector(CONTRACT, UNIT, (128, 128, 128)))
+    protocol = NoiseProtocol(CONTRACT, faces, "inter-ocular", faces=2, sigma=0.2, copies=8)
+    _, loud, _ = seeing["stability"]
+    assert isinstance(loud, Spread)
+    found = protocol.std_percent(model)
+    assert found == pytest.approx(loud.mean_percent) and found > 0
+    still = protocol.std_percent(emit(constant_detector(CONTRACT, UNIT)))
+    assert still == pytest.approx(0.0, abs=1e-5)
+    bare = replace(faces, faces=tuple(replace(f, box=None) for f in faces.faces))
+    given = replace(CONTRACT, crop=replace(RULE, box="given"))
+    with pytest.raises(InputError, match="none of the 4 faces has a given box"):
+        NoiseProtocol(given, bare, "inter-ocular").std_percent(model)
 
 
 def test_frames_move_the_answer_by_what_is_worked_out(tmp_path: Path, faces: Dataset) -> None:
