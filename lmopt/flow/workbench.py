@@ -189,6 +189,7 @@ class Workbench:
         self._cache = None if cache is None else PipelineCache(cache, depot)
         self._turn = turn or host.Beside()
         self._shelf = None if cache is None else Shelf(cache / "findings")
+        self._trainings = None if cache is None else cache / "trainings"
         self._listen = listen
         self._threads = threads
         self._stability = stability
@@ -218,6 +219,7 @@ class Workbench:
             self.faces.split("train"),
             self.detector.require_contract(),
             on_progress=self._trained_on,
+            checkpoints=self._trainings,
         )
         return self._stack.enter_context(service)
 

@@ -22,6 +22,7 @@ from lmopt.detector.contract import Contract
 from lmopt.errors import BackendError, LmoptError
 from lmopt.ir.graph import Graph, Value
 from lmopt.ir.types import ValueRange
+from lmopt.pipeline.cache import code_digest
 from lmopt.pipeline.services import (
     Progress,
     QuantScheme,
@@ -71,6 +72,7 @@ class TrainingService:
         shares: Mapping[str, float] | None = None,
         on_progress: Progress | None = None,
         environment: Mapping[str, str] = ENVIRONMENT,
+        checkpoints: Path | None = None,
     ) -> None:
         """Prepares nothing but a digest; pictures are read by the process.
 
@@ -81,6 +83,8 @@ class TrainingService:
             shares: Part of the batches that sources with weaker labels fill, by source name.
             on_progress: Called about once a second while a training runs, which waits for it.
             environment: Variables of the process besides those of this one.
+            checkpoints: Folder in which trainings are kept while they run, so that the same one
+                goes on where an interruption left it; None begins it anew.
 
         Raises:
             InputError: There are no training faces.
@@ -91,6 +95,8 @@ class TrainingService:
         self.digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         self.on_progress = on_progress
         self._environment = environment
+        self._checkpoints = checkpoints and checkpoints.absolute()
+        self._finished: Path | None = None
         self._setup = Setup(faces, contract, plan, dict(shares or {}), self.digest)
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
@@ -169,6 +175,28 @@ class TrainingService:
         require_trainable(job.graph)
         if validation is not None:
             job = replace(job, exam=Exam(validation.digest, validation.crops))
+        self._forget_finished()
+        if job.checkpoint is not None or self._checkpoints is None:
+            return self._drive(job, validation)
+        checkpoint = self._checkpoints / f"{self._key(job)}.npz"
+        trained = self._drive(replace(job, checkpoint=checkpoint), validation)
+        self._finished = checkpoint
+        return trained
+
+    def _key(self, job: Job) -> str:
+        """Returns a digest over all that a training depends on."""
+        exam = "" if job.exam is None else job.exam.digest
+        what = f"{job.graph.digest()} {job.plan} {job.seed} {job.method} {exam}"
+        text = f"{what} {self.digest} {code_digest(())}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def _forget_finished(self) -> None:
+        """Removes the checkpoint of a finished training, whose result was put by since."""
+        if self._finished is not None:
+            self._finished.unlink(missing_ok=True)
+        self._finished = None
+
+    def _drive(self, job: Job, validation: Validation | None) -> Trained:
         process = self._start()
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None and stdout is not None
@@ -248,6 +276,7 @@ class TrainingService:
 
     def close(self) -> None:
         """Ends the training process, if there is one."""
+        self._forget_finished()
         if self._process is not None:
             self._finalizer()
         if self._stderr is not None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +10,20 @@ import pytest
 from numpy.typing import NDArray
 
 from lmopt.errors import BackendError, InputError, PassError
-from lmopt.pipeline.services import TrainingPlan, TrainingProgress
+from lmopt.ir.graph import Graph
+from lmopt.ir.types import DType, ValueRange
+from lmopt.pipeline.services import (
+    QuantScheme,
+    RangeRule,
+    SparsityPlan,
+    TrainingPlan,
+    TrainingProgress,
+)
+from lmopt.quant.assign import plan_grids
 from tests.support.training_graphs import CONTRACT, Blobs, detector
 
 if TYPE_CHECKING:
+    from lmopt.training.loop import Course
     from lmopt.training.lower import Lowered
 
 pytestmark = pytest.mark.slow
@@ -86,6 +96,41 @@ def test_resumed_training_equals_an_uninterrupted_one(
     assert again.weights() == whole.weights()
     with pytest.raises(InputError, match="belongs to another training"):
         fit(graph, Course(Blobs(), CONTRACT, PLAN, 4, checkpoint=file))
+
+
+def sparsely(graph: Graph, course: Course) -> tuple[Graph, object]:
+    from lmopt.training.pruning import fit_sparse
+
+    return fit_sparse(graph, SparsityPlan(0.5), course), None
+
+
+def rounding(rule: RangeRule) -> Callable[[Graph, Course], tuple[Graph, object]]:
+    def trained(graph: Graph, course: Course) -> tuple[Graph, object]:
+        from lmopt.training.qat import fit_quantized
+
+        scheme = QuantScheme(DType.I8, per_channel=True)
+        ranges = dict.fromkeys(plan_grids(graph, scheme).owners, ValueRange(-3.0, 3.0))
+        return fit_quantized(graph, ranges, scheme, course, rule=rule)
+
+    return trained
+
+
+@pytest.mark.parametrize("method", [sparsely, rounding("average"), rounding("learned")])
+def test_what_else_a_training_changes_is_resumed_as_well(
+    method: Callable[[Graph, Course], tuple[Graph, object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from lmopt.training import loop
+    from lmopt.training.loop import Course
+
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    graph, file = detector(), tmp_path / "c.npz"
+    whole, ranges = method(graph, Course(Blobs(), CONTRACT, PLAN, 3))
+    with pytest.raises(Cut):
+        method(graph, Course(CutShort(), CONTRACT, PLAN, 3, checkpoint=file))
+    resumed, again = method(graph, Course(Blobs(), CONTRACT, PLAN, 3, checkpoint=file))
+    assert resumed.weights() == whole.weights() and again == ranges
 
 
 def test_the_best_epoch_is_what_comes_back_after_a_resume_as_well(

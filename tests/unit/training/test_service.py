@@ -219,3 +219,28 @@ def test_a_killed_process_is_an_error_and_the_next_training_starts_another(
     trained = service.train(detector(), PLAN, seed=1, checkpoint=file)
     assert file.exists()
     assert service.train(detector(), PLAN, seed=1, checkpoint=file).weights() == trained.weights()
+
+
+@pytest.mark.slow
+def test_what_was_interrupted_goes_on_and_what_is_finished_is_forgotten(
+    faces: Dataset, tmp_path: Path
+) -> None:
+    plan, reached = replace(PLAN, epochs=40), []
+
+    def service(**more: object) -> TrainingService:
+        return TrainingService(faces, CONTRACT, checkpoints=tmp_path, **more)  # type: ignore[arg-type]
+
+    with service() as undisturbed:
+        whole = undisturbed.finetune(detector(), plan, seed=1)
+        (file,) = tmp_path.iterdir()  # until whoever asked has put the result by
+        kept = file.read_bytes()
+        undisturbed.finetune(detector(), PLAN, seed=1)
+        assert file not in tmp_path.iterdir()
+    assert not list(tmp_path.iterdir())
+
+    file.write_bytes(kept)  # killed before the result was put by
+    with service(on_progress=reached.append) as resumed:
+        assert resumed.finetune(detector(), plan, seed=1).weights() == whole.weights()
+        assert not reached  # no step was made again
+        other = resumed.finetune(detector(), plan, seed=2)
+        assert other.weights() != whole.weights() and reached[-1].step == 60
