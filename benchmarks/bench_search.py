@@ -8,8 +8,8 @@ recovery that a candidate of lmopt's gets that is trained to its end. Rivals:
 
 * width: `scale-width` by hand, float32 and int8 of each (what people do)
 * tfmot: its quantization-aware training, 50 % magnitude pruning and post-training quantization
-* nsga2, random: Optuna's samplers over lmopt's space, begun with the same design, every candidate
-  trained to its end at once, without racing or inherited weights
+* nsga2, random: Optuna's samplers over lmopt's space, every candidate trained to its end at once,
+  without lmopt's design, racing or inherited weights
 
 Every rival's files are kept and listed as they come, so that the command goes on where it was. In
 the end all fronts are measured interleaved in one run and scored on the test faces once.
@@ -58,6 +58,14 @@ FIDELITIES = 3
 Minutes = Callable[[], float]
 
 
+class Undesigned(SearchSpace):
+    """A space whose first candidates are drawn as all others are."""
+
+    def design(self) -> tuple[dict[str, Any], ...]:
+        """Returns nothing."""
+        return ()
+
+
 @dataclass(frozen=True)
 class Start:
     """What every rival begins with."""
@@ -96,7 +104,9 @@ def main() -> None:
     for seed in range(given.seeds):
         rivals[f"lmopt {seed}"] = lambda out, seed=seed: by_search(start, out, seed)
         rivals[f"nsga2 {seed}"] = lambda out, seed=seed: by_sampler(start, out, "nsga2", seed)
-        rivals[f"random {seed}"] = lambda out, seed=seed: by_sampler(start, out, "random", seed)
+        # Other seeds than NSGA-II's, whose first generation is drawn at random, too.
+        other = given.seeds + seed
+        rivals[f"random {seed}"] = lambda out, seed=other: by_sampler(start, out, "random", seed)
     for name, run in rivals.items():
         folder = given.out / name.replace(" ", "-")
         if not (folder / "done").exists():
@@ -147,7 +157,8 @@ def by_sampler(start: Start, out: Path, sampler: Sampler, seed: int) -> None:
     """Asks a sampler and trains every candidate to its end."""
     minutes = clock(out)
     url = f"sqlite:///{(out / 'study.db').resolve()}"
-    study = Study(url, sampler, start.space, "bench", seed=seed, sampler=sampler)
+    space = Undesigned(**vars(start.space))
+    study = Study(url, sampler, space, "bench", seed=seed, sampler=sampler)
     with opened(start, out, seed) as bench:
         base, _ = obtain(bench, Journal(out), Pipeline.parse(BASELINE))
         while minutes() < start.minutes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import warnings
@@ -134,7 +135,7 @@ class Study:
             name: Of the study in it.
             space: What may be asked.
             identity: Everything that findings depend on; a study holds one kind of findings.
-            seed: Of the sampler; candidate k is drawn from `seed + k`.
+            seed: Of the sampler; candidate k is drawn from a seed of both.
             sampler: Who proposes.
             more: How many objectives there are besides NME and latency.
 
@@ -209,7 +210,9 @@ class Study:
     def _seed_sampler(self, number: int) -> None:
         stale = self._repeats_before(number) >= STALE
         kind: Sampler = "random" if stale else self._sampler
-        self._study.sampler = self._make_sampler(kind, self._seed + number)
+        # Not their sum: studies of neighbouring seeds would draw the same, moved by one.
+        digest = hashlib.blake2b(f"{self._seed}/{number}".encode(), digest_size=4).digest()
+        self._study.sampler = self._make_sampler(kind, int.from_bytes(digest, "big"))
 
     def _repeats_before(self, number: int) -> int:
         """Returns how many candidates in a row before this one had been asked before."""

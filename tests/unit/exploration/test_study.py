@@ -75,6 +75,17 @@ def test_the_same_seed_asks_the_same_however_often_it_is_opened(
     assert len(set(whole)) == 10
 
 
+def test_a_neighbouring_seed_draws_other_candidates_and_not_the_same_moved_by_one(
+    tmp_path: Path,
+) -> None:
+    drawn = []
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        drawn.append(run(tmp_path / str(seed), 14, sampler="random", seed=seed)[-8:])
+    assert drawn[0][1:] != drawn[1][:-1]
+    assert len({*drawn[0], *drawn[1]}) > 12
+
+
 def test_it_begins_with_the_design(tmp_path: Path) -> None:
     middle = "drop-block{count=2}", "prune{amount=0.5}"
     assert run(tmp_path, 3) == [*middle, "quantize-int8"]
