@@ -328,12 +328,7 @@ class Workbench:
     @cached_property
     def noise(self) -> NoiseProtocol | None:
         """Returns how far answers move under noise on validation faces; None where nobody asked."""
-        if not self._stability:
-            return None
-        assert self.faces is not None
-        contract = self.detector.require_contract()
-        faces = self.faces.split("validation")
-        return NoiseProtocol(contract, faces, default_normaliser(contract.scheme))
+        return NoiseProtocol(self.protocol("validation")) if self._stability else None
 
     def std_percent(self, model: bytes) -> float | None:
         """Returns the STD of a file's landmarks under noise in percent; None: nobody asked."""

@@ -155,7 +155,8 @@ class ScoringProtocol:
         return replace(self.contract, crop=rule)
 
     @cached_property
-    def _scored(self) -> Dataset:
+    def scored(self) -> Dataset:
+        """Returns the faces that can be cropped as wanted; raises InputError for none."""
         if self._cropping.crop.box != "given":
             return self.dataset
         boxed = self.dataset.keep(lambda face: face.box is not None)
@@ -170,12 +171,12 @@ class ScoringProtocol:
     @cached_property
     def crops(self) -> Crops:
         """Returns the crops of the scored faces."""
-        return cut_all(self._scored, self._cropping)
+        return cut_all(self.scored, self._cropping)
 
     @cached_property
     def truth(self) -> NDArray[np.float64]:
         """Returns the true landmarks in picture pixels, [faces, landmarks, 2]."""
-        return np.stack([face.landmarks for face in self._scored.faces])
+        return np.stack([face.landmarks for face in self.scored.faces])
 
     def shape_nme_percent(self, shape: NDArray[np.float64]) -> float:
         """Returns the NME of one and the same shape in every crop.
@@ -226,9 +227,9 @@ class ScoringProtocol:
             box=self._cropping.crop.box,
             digest=file_digest(data),
             dataset=self.dataset.name,
-            dataset_digest=self._scored.digest,
-            split=split_of(self._scored),
-            skipped=len(self.dataset) - len(self._scored),
+            dataset_digest=self.scored.digest,
+            split=split_of(self.scored),
+            skipped=len(self.dataset) - len(self.scored),
         )
 
 

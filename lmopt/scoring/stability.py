@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmopt.data.crop import Crop, cut, transform
-from lmopt.data.dataset import Box, Dataset, Face
+from lmopt.data.dataset import Box, Face
 from lmopt.data.degrade import Picture, noisy
 from lmopt.data.frames import read_frames
 from lmopt.data.picture import read_picture
@@ -23,7 +23,7 @@ from lmopt.runtime.runner import model_name
 from lmopt.scoring.loaded import LoadedModel
 from lmopt.scoring.metrics import Normaliser, normalising_distance, spread_percent
 from lmopt.scoring.panel import Panel, stated
-from lmopt.scoring.protocols import split_of
+from lmopt.scoring.protocols import ScoringProtocol, split_of
 from lmopt.scoring.rows import NotTestable, Row, Spread
 from lmopt.scoring.stamp import Stamp
 from lmopt.scoring.views import View, moved, show
@@ -72,17 +72,13 @@ class NoiseProtocol:
     """A fixed way to tell how far many files' answers move under noise: copies are made once.
 
     Attributes:
-        contract: What the detector eats and gives.
-        dataset: The faces; every `len / faces`-th one that has the contract's box is looked at.
-        normaliser: What the spread is divided by.
-        faces: How many faces.
+        scoring: Has the detector's contract, the faces and what the spread is divided by.
+        faces: How many of the faces are looked at, as far apart in the dataset as can be.
         sigma: Of the Gaussian noise, in parts of the range 0..1: the middle one of the thesis'.
         copies: Of each face; the same for all files.
     """
 
-    contract: Contract
-    dataset: Dataset
-    normaliser: Normaliser
+    scoring: ScoringProtocol
     faces: int = 10
     sigma: float = 0.1
     copies: int = 20
@@ -94,19 +90,13 @@ class NoiseProtocol:
 
     @cached_property
     def _looks(self) -> tuple[tuple[list[Crop], float], ...]:
-        view = View(self.contract.crop.box)
-        able = [face for face in self.dataset.faces if view.fits(face)]
-        if not able:
-            raise InputError(
-                f"none of the {len(self.dataset)} faces has a given box",
-                where=self.dataset.name,
-                hint="crop by box 'landmarks', or give data with face boxes",
-            )
+        contract, able = self.scoring.contract, self.scoring.scored.faces
+        view = View(contract.crop.box)
         chosen = [able[k] for k in _spaced(len(able), self.faces)]
         truth = np.stack([face.landmarks for face in chosen])
-        sizes = normalising_distance(truth, self.contract.scheme, self.normaliser)
+        sizes = normalising_distance(truth, contract.scheme, self.scoring.normaliser)
         return tuple(
-            (_noisy_crops(self.contract, face, view, self.sigma, self.copies), float(size))
+            (_noisy_crops(contract, face, view, self.sigma, self.copies), float(size))
             for face, size in zip(chosen, sizes, strict=True)
         )
 
@@ -117,7 +107,8 @@ class NoiseProtocol:
             InputError: The file does not fit the contract, or a picture cannot be read.
             BackendError: The runtime fails on the file, or the file answers with NaN.
         """
-        with LoadedModel(model, self.contract, model_name(model), threads=threads) as loaded:
+        contract = self.scoring.contract
+        with LoadedModel(model, contract, model_name(model), threads=threads) as loaded:
             return float(np.mean([_spread(loaded, *look) for look in self._looks]))
 
 

@@ -17,6 +17,7 @@ from lmopt.detector.contract import Contract, CropRule
 from lmopt.detector.scheme import IBUG_68, scheme_for
 from lmopt.errors import InputError, UsageError
 from lmopt.scoring.metrics import ced_curve, nme_percent, pixel_accuracy, spread_percent
+from lmopt.scoring.protocols import ScoringProtocol
 from lmopt.scoring.rows import NotTestable, Row, Scored, Spread, compare
 from lmopt.scoring.settings import Settings
 from lmopt.scoring.stability import NoiseProtocol
@@ -215,7 +216,7 @@ def test_a_detector_that_always_says_the_same_is_perfectly_stable(
 
 def test_the_figure_of_a_search_is_that_of_the_protocol(seeing: Rows, faces: Dataset) -> None:
     model = emit(constant_detector(CONTRACT, UNIT, (128, 128, 128)))
-    protocol = NoiseProtocol(CONTRACT, faces, "inter-ocular", faces=2, sigma=0.2, copies=8)
+    protocol = NoiseProtocol(ScoringProtocol(CONTRACT, faces), faces=2, sigma=0.2, copies=8)
     _, loud, _ = seeing["stability"]
     assert isinstance(loud, Spread)
     found = protocol.std_percent(model)
@@ -225,7 +226,7 @@ def test_the_figure_of_a_search_is_that_of_the_protocol(seeing: Rows, faces: Dat
     bare = replace(faces, faces=tuple(replace(f, box=None) for f in faces.faces))
     given = replace(CONTRACT, crop=replace(RULE, box="given"))
     with pytest.raises(InputError, match="none of the 4 faces has a given box"):
-        NoiseProtocol(given, bare, "inter-ocular").std_percent(model)
+        NoiseProtocol(ScoringProtocol(given, bare)).std_percent(model)
 
 
 def test_frames_move_the_answer_by_what_is_worked_out(tmp_path: Path, faces: Dataset) -> None:
