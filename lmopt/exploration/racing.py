@@ -116,7 +116,10 @@ def is_beaten(racer: Racer, racers: Sequence[Racer]) -> bool:
 
 
 def next_to_train(
-    racers: Sequence[Racer], epochs: Sequence[float], limit: float = math.inf
+    racers: Sequence[Racer],
+    epochs: Sequence[float],
+    limit: float = math.inf,
+    least: float = 0.0,
 ) -> Racer | None:
     """Returns who goes on to its next fidelity; None when a new candidate is wanted.
 
@@ -127,8 +130,9 @@ def next_to_train(
         racers: All candidates.
         epochs: Of the training at every fidelity.
         limit: NME in percent from which on nobody is wanted.
+        least: What the front has to gain for the work, as `worth_extending` tells it.
     """
-    worth = _worth(racers, epochs, limit)
+    worth = _worth(racers, epochs, limit, least)
     for fidelity in range(len(epochs) - 1, 0, -1):
         here = [racer for racer in racers if racer.fidelity >= fidelity]
         beyond = [racer for racer in here if racer.fidelity > fidelity]
@@ -146,7 +150,10 @@ def _trainings(racers: Sequence[Racer]) -> int:
 
 
 def next_to_finish(
-    racers: Sequence[Racer], epochs: Sequence[float], limit: float = math.inf
+    racers: Sequence[Racer],
+    epochs: Sequence[float],
+    limit: float = math.inf,
+    least: float = 0.0,
 ) -> Racer | None:
     """Returns who gains the front most for its time when trained on; None when nobody does.
 
@@ -154,42 +161,49 @@ def next_to_finish(
         racers: All candidates.
         epochs: Of the training at every fidelity.
         limit: NME in percent from which on nobody is wanted.
+        least: What the front has to gain for the work, as `worth_extending` tells it.
     """
-    worth = _worth(racers, epochs, limit)
+    worth = _worth(racers, epochs, limit, least)
     able = [racer for racer in racers if racer.number in worth]
     return max(able, key=lambda racer: worth[racer.number], default=None)
 
 
 def worth_extending(
-    racers: Sequence[Racer], fidelities: int, limit: float = math.inf
-) -> list[Racer]:
-    """Returns those on the front, as it will be, whose descendants are expected to push it out.
+    racers: Sequence[Racer], epochs: Sequence[float], limit: float = math.inf
+) -> dict[tuple[int, int], float]:
+    """Returns what the front gains for the work of a descendant, by parent, the most first.
 
-    Whoever's descendant gains the front most for its work comes first. A descendant is expected to
-    be to its parent what others were to theirs, in latency and in NME at the end.
+    A parent is a candidate's number and its fidelity. Only those are here that are on the front, as
+    it will be, and whose descendant is expected to push it out. It is expected to be to its parent
+    what others were to theirs, in latency and in NME after every training; as in training on, it
+    is trained up to where the gain is most for the work.
 
     Args:
         racers: All candidates.
-        fidelities: How many trainings there are.
+        epochs: Of the training at every fidelity.
         limit: NME in percent from which on nobody is wanted.
     """
-    courses = expected_courses(racers, fidelities)
+    courses = expected_courses(racers, len(epochs))
     trained = {racer.number: racer for racer in racers if racer.number in courses}
     if not trained:
-        return []
+        return {}
     plane = {number: _end(racer, courses) for number, racer in trained.items()}
     steps = _descent(trained, courses)
     corner = _corner(min(SLACK[0] * _lowest(trained.values()), limit), len(steps))
     whole = hypervolume(plane.values(), corner)
     worth = {}
     for number in Front.of(plane, lambda number: plane[number]).points:
-        nme, *others = plane[number]
-        child = nme * 2 ** steps[0], *(np.array(others) + steps[1:])
-        gain = hypervolume([*plane.values(), child], corner) - whole
-        if gain > GAIN:
-            worth[number] = gain / _work_per_epoch(trained[number], trained.values())
-    ordered = sorted(worth, key=lambda number: (-worth[number], number))
-    return [trained[number] for number in ordered]
+        racer = trained[number]
+        _, *others = plane[number]
+        place = np.array(others) + steps[1:]
+        before = (racer.nme(fidelity) for fidelity in range(1, racer.fidelity))
+        course = np.array([*before, *courses[number]]) * 2 ** steps[0]
+        grown = [hypervolume([*plane.values(), (nme, *place)], corner) for nme in course]
+        work = np.cumsum(epochs)[: len(course)] * _work_per_epoch(racer, trained.values())
+        gains = np.array(grown) - whole
+        if max(gains) > GAIN:
+            worth[number, racer.fidelity] = float(max(gains / work))
+    return dict(sorted(worth.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Curve]) -> NDArray[np.float64]:
@@ -227,12 +241,14 @@ def _work_per_epoch(racer: Racer, trained: Iterable[Racer]) -> float:
     return racer.macs + max(other.macs for other in trained) / 4
 
 
-def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> dict[int, float]:
+def _worth(
+    racers: Sequence[Racer], epochs: Sequence[float], limit: float, least: float
+) -> dict[int, float]:
     """Returns what the front gains for the work of training candidates on, by number.
 
     That is the hypervolume of the front as it will be less what it would be without that training,
     divided by the training's work, up to the fidelity where this is most. Whoever cannot be trained
-    on, or learns next to nothing, is left out.
+    on, learns next to nothing, or gains less than `least`, is left out.
     """
     courses = expected_courses(racers, len(epochs))
     trained = [racer for racer in racers if racer.number in courses]
@@ -250,7 +266,7 @@ def _worth(racers: Sequence[Racer], epochs: Sequence[float], limit: float) -> di
         without, *grown = (hypervolume([*others, (nme, *rest)], corner) for nme in (now, *later))
         work = np.cumsum(epochs[racer.fidelity :]) * _work_per_epoch(racer, trained)
         gains = np.array(grown) - without
-        if max(gains) > GAIN:
+        if max(gains) > GAIN and max(gains / work) >= least:
             found[racer.number] = float(max(gains / work))
     return found
 

@@ -88,7 +88,8 @@ class Explorer:
     def _next(self, minutes: float) -> Task | None:
         """Returns what is to be made next; None when that hangs on what is under way, or is over.
 
-        The front is trained to its end in time; what time is left after that explores again.
+        The front is trained to its end in time, unless descendants are expected to gain it more for
+        their work; what time is left after that explores again.
         """
         budget = self.request.budget_minutes
         left = FINISHED * budget - minutes
@@ -96,7 +97,12 @@ class Explorer:
             return self._next_twin()
         if minutes <= EXPLORED * budget:
             return self._next_to_explore(left) or self._next_to_finish(left)
-        return self._next_to_finish(left) or self._next_to_explore(left)
+        least = self._best_descent()
+        return (
+            self._next_to_finish(left, least)
+            or self._next_to_explore(left)
+            or self._next_to_finish(left)
+        )
 
     def _next_to_explore(self, left: float) -> Task | None:
         """Returns a task; notes the reason where there is nothing to explore any more."""
@@ -109,7 +115,9 @@ class Explorer:
                 self._stopped = "the front has stood still"
                 break
             if not self.study.has_waiting(self._under_way):
-                racer = racing.next_to_train(self._free(left), self.space.epochs, self.limit)
+                racer = racing.next_to_train(
+                    self._free(left), self.space.epochs, self.limit, self._best_descent()
+                )
                 if racer is not None:
                     return self._task(racer.number, racer.fidelity + 1)
             new = sum(task.fidelity < 2 for task in self._under_way.values())
@@ -132,15 +140,30 @@ class Explorer:
         """Puts a good candidate's twin or its descendant in line, unless others come first."""
         if self.study.has_waiting(self._under_way):
             return
+        descents = self._descents()
+        for parent in self._worth_extending():
+            if self.study.vary(parent[0]):
+                return
+            if parent in descents:
+                self.study.grow(*parent)
+                return
+
+    def _worth_extending(self) -> dict[tuple[int, int], float]:
+        return racing.worth_extending(self.study.racers(), self.space.epochs, self.limit)
+
+    def _descents(self) -> dict[tuple[int, int], float]:
+        """Returns what of that may be had: each once, and not too many of them."""
         parents = self.study.parents()
-        done = set(parents.values())
-        may_inherit = self.space.further and len(parents) < GROWN * len(self.study.asked)
-        for racer in racing.worth_extending(self.study.racers(), self.fidelities, self.limit):
-            if self.study.vary(racer.number):
-                return
-            if may_inherit and (racer.number, racer.fidelity) not in done:
-                self.study.grow(racer.number, racer.fidelity)
-                return
+        if not self.space.further or len(parents) >= GROWN * len(self.study.asked):
+            return {}
+        had = set(parents.values())
+        return {
+            parent: worth for parent, worth in self._worth_extending().items() if parent not in had
+        }
+
+    def _best_descent(self) -> float:
+        """Returns what the front gains for its work by the best of them; 0 where there is none."""
+        return max(self._descents().values(), default=0.0)
 
     def _next_twin(self) -> Task | None:
         """Returns what costs next to nothing: whose twin has been through its next training."""
@@ -153,17 +176,17 @@ class Explorer:
                 return self._task(racer.number, racer.fidelity + 1)
         return None
 
-    def _next_to_finish(self, left: float) -> Task | None:
+    def _next_to_finish(self, left: float, least: float = 0.0) -> Task | None:
         if (task := self._next_twin()) is not None:
             return task
-        racer = self._finisher(self._free(left))
+        racer = self._finisher(self._free(left), least)
         return None if racer is None else self._task(racer.number, racer.fidelity + 1)
 
-    def _finisher(self, racers: Sequence[Racer]) -> Racer | None:
+    def _finisher(self, racers: Sequence[Racer], least: float = 0.0) -> Racer | None:
         """Returns whom to train on; one above the NME that may be lost where no other is left."""
         epochs = self.space.epochs
-        wanted = racing.next_to_finish(racers, epochs, self.limit)
-        return wanted or racing.next_to_finish(racers, epochs)
+        wanted = racing.next_to_finish(racers, epochs, self.limit, least)
+        return wanted or racing.next_to_finish(racers, epochs, least=least)
 
     def _free(self, left: float) -> tuple[Racer, ...]:
         """Returns the candidates; whom another one trains, or who takes too long, is out.

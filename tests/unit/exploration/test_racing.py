@@ -13,6 +13,7 @@ from lmopt.exploration.racing import Interval, Racer
 
 FACES = 40
 EPOCHS = (1.0, 3.0, 12.0)
+ONCE = (1.0,)
 
 
 def faces(mean: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -55,8 +56,8 @@ def test_descendants_may_gain_in_another_objective_alone() -> None:
     child = replace(racer(1, 0.5, 9, 5.0, more=(0.4,)), parent=0)
     slower = replace(racer(1, 0.8, 9, 5.0, more=(0.8,)), parent=0)
     # The front is what the child is; one is seen of what is between it and `DESCENDANT`.
-    assert [r.number for r in racing.worth_extending((parent, child), 1)] == [1]
-    assert [r.number for r in racing.worth_extending((parent, *[slower] * 9), 1)] == []
+    assert [number for number, _ in racing.worth_extending((parent, child), ONCE)] == [1]
+    assert [number for number, _ in racing.worth_extending((parent, *[slower] * 9), ONCE)] == []
 
 
 def test_nobody_is_beaten_by_one_that_was_trained_less_or_before_training() -> None:
@@ -145,7 +146,7 @@ def test_of_equal_gains_the_one_with_less_work_comes_first() -> None:
     ms = Interval(0.5, 0.49, 0.51)
     light, heavy = (Racer(1, ms, (faces(9), faces(6)), macs, 1) for macs in (10**7, 10**8))
     other = Racer(0, Interval(1.0, 0.99, 1.01), (faces(9), faces(5), faces(5)), 10**8, 1)
-    worth = [racing._worth((other, each), EPOCHS, math.inf)[1] for each in (light, heavy)]
+    worth = [racing._worth((other, each), EPOCHS, math.inf, 0.0)[1] for each in (light, heavy)]
     assert worth[0] == pytest.approx(worth[1] * 125 / 35)  # a quarter of the largest is for faces
 
 
@@ -161,25 +162,46 @@ def test_the_front_is_trained_to_its_end_by_what_it_will_be() -> None:
 def test_whose_descendants_push_the_front_out_is_worth_extending() -> None:
     # 2 is behind 0; what comes of 1 is past the corner, one and a half times the lowest
     racers = (racer(0, 0.5, 9, 5.0), racer(1, 0.25, 9, 7.49), racer(2, 0.6, 9, 5.5))
-    assert [r.number for r in racing.worth_extending(racers, 1)] == [0]
-    assert [r.number for r in racing.worth_extending(racers[1:], 1)] == [2, 1]
-    assert [r.number for r in racing.worth_extending(racers[1:], 1, 6.0)] == [2]
-    assert racing.worth_extending((), 1) == []
+    assert [number for number, _ in racing.worth_extending(racers, ONCE)] == [0]
+    assert [number for number, _ in racing.worth_extending(racers[1:], ONCE)] == [2, 1]
+    assert [number for number, _ in racing.worth_extending(racers[1:], ONCE, 6.0)] == [2]
+    assert racing.worth_extending((), ONCE) == {}
+
+
+def test_a_descendant_is_worth_what_it_gains_for_its_trainings() -> None:
+    parent = racer(0, 0.5, 9, 6.0, 5.0)
+    # It is 1.02 times as bad and takes 0.8 of the time; the corner is at 7.5.
+    ahead = math.log2(1 / 0.8)
+    work = parent.macs * 1.25
+    found = racing.worth_extending((parent,), (1.0, 3.0))
+    assert found == {(0, 2): pytest.approx((7.5 - 1.02 * 6.0) * ahead / work)}
+    found = racing.worth_extending((parent,), (1.0, 3.0), 6.0)  # not wanted after the first
+    assert found == {(0, 2): pytest.approx((6.0 - 1.02 * 5.0) * ahead / (4 * work))}
+
+
+def test_nobody_goes_on_who_gains_less_than_something_else() -> None:
+    racers = (racer(0, 0.5, 9, 6.0), racer(1, 0.7, 9, 5.0), racer(2, 0.9, 9, 8.0))
+    worth = racing._worth(racers, EPOCHS, math.inf, 0.0)
+    most = max(worth.values())
+    for choose in (racing.next_to_train, racing.next_to_finish):
+        chosen = choose(racers, EPOCHS, least=0.99 * most)
+        assert chosen is not None and worth[chosen.number] == most
+        assert choose(racers, EPOCHS, least=1.01 * most) is None
 
 
 def test_descendants_that_gain_more_for_their_work_come_first() -> None:
     heavy, light = racer(0, 0.8, 9, 5.0), racer(1, 0.2, 9, 6.4)
     equal = replace(light, macs=heavy.macs)
-    assert [r.number for r in racing.worth_extending((heavy, equal), 1)] == [0, 1]
-    assert [r.number for r in racing.worth_extending((heavy, light), 1)] == [1, 0]
+    assert [number for number, _ in racing.worth_extending((heavy, equal), ONCE)] == [0, 1]
+    assert [number for number, _ in racing.worth_extending((heavy, light), ONCE)] == [1, 0]
 
 
 def test_a_descendant_is_expected_to_be_what_others_were_to_their_parents() -> None:
     racers = (racer(0, 0.8, 9, 5.0), racer(1, 0.2, 9, 5.5))
-    assert len(racing.worth_extending(racers, 1)) == 2
+    assert len(racing.worth_extending(racers, ONCE)) == 2
     # Those of 0 came to lose so much that nothing is expected of another one.
     losers = [replace(racer(2 + k, 0.5, 9, 7.4), parent=0) for k in range(5)]
-    assert racing.worth_extending((*racers, *losers), 1) == []
+    assert racing.worth_extending((*racers, *losers), ONCE) == {}
 
 
 def test_nothing_is_guessed_from_few_and_only_the_hopeless_is_told() -> None:

@@ -87,7 +87,7 @@ class MadeUp:
         minutes = last * self.minute if is_new else 0.0
         self.trained.add(training)
         self.spent += minutes
-        loss = 3 * (1 - removed) ** 4 + 0.3 * blocks
+        loss = 3 * (1 - removed) ** 4 + 0.05 / removed + 0.3 * blocks
         errors = BASELINE + loss / (1 + epochs) ** 0.5 + 0.2 * np.sin(np.arange(FACES))
         if task.pipeline.passes[-1].name == "quantize-int8":
             removed *= 0.6
