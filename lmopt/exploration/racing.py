@@ -28,8 +28,9 @@ HOPE = 0.95
 """The floor, as a part of the lowest NME known: nobody is expected to come below."""
 LEAST = 0.005
 """Part of its NME that a candidate must be expected to lose in its next training."""
-DESCENDANT = (1.02, 0.8)
-"""How many times its parent's last NME and latency a descendant has, as long as nobody was seen."""
+DESCENDANT = (1.05, 0.8)
+"""How many times its parent's NME a descendant has after one training, and how many times its
+latency, as long as nobody was seen."""
 LEARNED = 10
 """Candidates from which on a candidate's NME is guessed before it is trained."""
 SLACK = (1.5, 1.2, 2.0)
@@ -68,7 +69,7 @@ class Racer:
         macs, parameters: Of its graph.
         dropped: Whether it is not to be trained on.
         training: Those with the same are trained once for all of them; its own by default.
-        parent: Number of the one whose weights it began with, if any.
+        parent: Number and fidelity of the one whose weights it began with, if any.
         more: What else is to be small, after its last training, relative to the baseline's.
     """
 
@@ -79,7 +80,7 @@ class Racer:
     parameters: int
     dropped: bool = False
     training: str | None = None
-    parent: int | None = None
+    parent: tuple[int, int] | None = None
     more: tuple[float, ...] = ()
 
     @property
@@ -174,9 +175,9 @@ def worth_extending(
     """Returns what the front gains for the work of a descendant, by parent, the most first.
 
     A parent is a candidate's number and its fidelity. Only those are here that are on the front, as
-    it will be, and whose descendant is expected to push it out. It is expected to be to its parent
-    what others were to theirs, in latency and in NME after every training; as in training on, it
-    is trained up to where the gain is most for the work.
+    it will be, and whose descendant is expected to push it out. After its first training that is
+    expected to be to its parent what others were to theirs, in latency and in NME, and to learn
+    like all others from there, up to where the gain is most for the work.
 
     Args:
         racers: All candidates.
@@ -187,8 +188,9 @@ def worth_extending(
     trained = {racer.number: racer for racer in racers if racer.number in courses}
     if not trained:
         return {}
+    learning = _learning(trained.values(), len(epochs))
     plane = {number: _end(racer, courses) for number, racer in trained.items()}
-    steps = _descent(trained, courses)
+    steps = _descent(trained)
     corner = _corner(min(SLACK[0] * _lowest(trained.values()), limit), len(steps))
     whole = hypervolume(plane.values(), corner)
     worth = {}
@@ -196,32 +198,29 @@ def worth_extending(
         racer = trained[number]
         _, *others = plane[number]
         place = np.array(others) + steps[1:]
-        before = (racer.nme(fidelity) for fidelity in range(1, racer.fidelity))
-        course = np.array([*before, *courses[number]]) * 2 ** steps[0]
+        course = learning.course(courses[number][0] * 2 ** steps[0], 1)
         grown = [hypervolume([*plane.values(), (nme, *place)], corner) for nme in course]
-        work = np.cumsum(epochs)[: len(course)] * _work_per_epoch(racer, trained.values())
+        work = np.cumsum(epochs) * _work_per_epoch(racer, trained.values())
         gains = np.array(grown) - whole
         if max(gains) > GAIN:
             worth[number, racer.fidelity] = float(max(gains / work))
     return dict(sorted(worth.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _descent(trained: Mapping[int, Racer], courses: Mapping[int, Curve]) -> NDArray[np.float64]:
-    """Returns a descendant's last NME, latency and the rest over its parent's, as far as seen.
+def _descent(trained: Mapping[int, Racer]) -> NDArray[np.float64]:
+    """Returns what a descendant has over its parent, as far as seen, as binary logarithms.
 
-    All are binary logarithms.
+    That is the NME after its first training over the one that it began with, the latency, and
+    whatever else counts.
     """
-
-    def logarithms(racer: Racer) -> NDArray[np.float64]:
-        nme, *rest = _end(racer, courses)
-        return np.array([math.log2(nme), *rest])
-
     some = next(iter(trained.values()))
     seen = [np.log2([*DESCENDANT, *[1.0] * len(some.more)])]
     for racer in trained.values():
-        parent = None if racer.parent is None else trained.get(racer.parent)
-        if parent is not None:
-            seen.append(logarithms(racer) - logarithms(parent))
+        if racer.parent is not None and racer.parent[0] in trained:
+            parent, fidelity = trained[racer.parent[0]], racer.parent[1]
+            nme = racer.nme(1) / parent.nme(fidelity)
+            rest = np.array([racer.ms.value, *racer.more]) / [parent.ms.value, *parent.more]
+            seen.append(np.log2([nme, *rest]))
     return np.asarray(np.mean(seen, axis=0), np.float64)
 
 
@@ -274,34 +273,50 @@ def _worth(
 def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, Curve]:
     """Returns the NME in percent of trained candidates, now and as expected further on, by number.
 
-    One that is dropped stays where it is.
-
-    Every step takes away a part of what is above the lowest NME known, that which others lost of it
-    in that step; of one that was trained twice or more, no more than it lost the last time,
-    within a standard error, for learning curves flatten.
+    One that is dropped stays where it is. One that was trained twice or more loses no more in a
+    step than it lost the last time, within a standard error, for learning curves flatten.
     """
     trained = [racer for racer in racers if racer.fidelity > 0]
     if not trained:
         return {}
-    floor = HOPE * _lowest(trained)
-    parts = [0.0] * fidelities
-    for step in range(1, fidelities):
-        went = [racer for racer in trained if racer.fidelity > step]
-        lost = DOUBT * AHEAD * floor + sum(r.nme(step) - r.nme(step + 1) for r in went)
-        above = DOUBT * floor + sum(r.nme(step) - floor for r in went)
-        parts[step] = min(max(lost / above, 0.0), 1.0) if above > 0 else 0.0
+    learning = _learning(trained, fidelities)
     courses = {}
     for racer in trained:
         last, gain = racer.fidelity, math.inf
-        course = [racer.nme(last)]
         if last > 1:
             fell = racer.errors[last - 1] - racer.errors[last]
             gain = max(float(fell.mean()), 0.0) + _standard_error(fell)
-        for step in range(last, 0 if racer.dropped else fidelities):
-            gain = min(gain, parts[step] * (course[-1] - floor))
-            course.append(course[-1] - gain)
-        courses[racer.number] = tuple(course)
+        now = racer.nme(last)
+        courses[racer.number] = (now,) if racer.dropped else learning.course(now, last, gain)
     return courses
+
+
+class _Learning(NamedTuple):
+    """What a training takes away: a part of what is above a floor, by the fidelity before it."""
+
+    floor: float
+    parts: tuple[float, ...]
+
+    def course(self, nme: float, fidelity: int, most: float = math.inf) -> Curve:
+        """Returns the NME from a fidelity on, where no step takes away more than `most`."""
+        course = [nme]
+        for part in self.parts[fidelity:]:
+            most = min(most, part * (course[-1] - self.floor))
+            course.append(course[-1] - most)
+        return tuple(course)
+
+
+def _learning(trained: Iterable[Racer], fidelities: int) -> _Learning:
+    """Returns what others lost of what they were above the floor, step by step."""
+    known = tuple(trained)
+    floor = HOPE * _lowest(known)
+    parts = [0.0] * fidelities
+    for step in range(1, fidelities):
+        went = [racer for racer in known if racer.fidelity > step]
+        lost = DOUBT * AHEAD * floor + sum(r.nme(step) - r.nme(step + 1) for r in went)
+        above = DOUBT * floor + sum(r.nme(step) - floor for r in went)
+        parts[step] = min(max(lost / above, 0.0), 1.0) if above > 0 else 0.0
+    return _Learning(floor, tuple(parts))
 
 
 def _lowest(trained: Iterable[Racer]) -> float:

@@ -341,7 +341,6 @@ class Study:
             known = [row for row in rows if until is None or row.place < until]
             if known:
                 dropped = f"dropped {number}" in attributes
-                parent, _ = parents.get(number, (None, 0))
                 racer = Racer(
                     number,
                     known[0].ms,
@@ -350,7 +349,7 @@ class Study:
                     known[-1].parameters,
                     dropped=dropped or _is_alive(attributes.get(f"claimed {number}")),
                     training=sketches[number].before,
-                    parent=parent,
+                    parent=parents.get(number),
                     more=known[-1].more,
                 )
                 made.append(racer)

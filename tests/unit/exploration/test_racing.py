@@ -53,8 +53,8 @@ def test_another_objective_keeps_who_is_slower_and_worse() -> None:
 
 def test_descendants_may_gain_in_another_objective_alone() -> None:
     parent = racer(0, 0.5, 9, 5.0, more=(0.8,))
-    child = replace(racer(1, 0.5, 9, 5.0, more=(0.4,)), parent=0)
-    slower = replace(racer(1, 0.8, 9, 5.0, more=(0.8,)), parent=0)
+    child = replace(racer(1, 0.5, 9, 5.0, more=(0.4,)), parent=(0, 1))
+    slower = replace(racer(1, 0.8, 9, 5.0, more=(0.8,)), parent=(0, 1))
     # The front is what the child is; one is seen of what is between it and `DESCENDANT`.
     assert [number for number, _ in racing.worth_extending((parent, child), ONCE)] == [1]
     assert [number for number, _ in racing.worth_extending((parent, *[slower] * 9), ONCE)] == []
@@ -170,13 +170,24 @@ def test_whose_descendants_push_the_front_out_is_worth_extending() -> None:
 
 def test_a_descendant_is_worth_what_it_gains_for_its_trainings() -> None:
     parent = racer(0, 0.5, 9, 6.0, 5.0)
-    # It is 1.02 times as bad and takes 0.8 of the time; the corner is at 7.5.
-    ahead = math.log2(1 / 0.8)
-    work = parent.macs * 1.25
+    # It takes 0.8 of the time, is 1.05 times as bad at first and learns as its parent did.
+    ahead, work, floor, prior = math.log2(1 / 0.8), parent.macs * 1.25, 0.95 * 5, 0.1 * 0.95 * 5
+    first = 1.05 * 5
+    second = first - (1 + 0.3 * prior) / (6 - floor + prior) * (first - floor)
     found = racing.worth_extending((parent,), (1.0, 3.0))
-    assert found == {(0, 2): pytest.approx((7.5 - 1.02 * 6.0) * ahead / work)}
-    found = racing.worth_extending((parent,), (1.0, 3.0), 6.0)  # not wanted after the first
-    assert found == {(0, 2): pytest.approx((6.0 - 1.02 * 5.0) * ahead / (4 * work))}
+    assert found == {(0, 2): pytest.approx((7.5 - first) * ahead / work)}
+    # After its first training it is not wanted yet, after the second it beats its parent.
+    gain = (5.1 - second) * math.log2(1.2 / 0.4) - (5.1 - 5.0) * math.log2(1.2 / 0.5)
+    found = racing.worth_extending((parent,), (1.0, 3.0), 5.1)
+    assert found == {(0, 2): pytest.approx(gain / (4 * work))}
+
+
+def test_descendants_of_the_better_trained_are_expected_to_be_better() -> None:
+    parent = racer(0, 0.5, 9, 6.0, 5.0)
+    # One of 0 as it was after its first training, not what is expected of one of it now.
+    child = replace(racer(1, 0.4, 9, 6.3), parent=(0, 1))
+    found = racing.worth_extending((parent, child), EPOCHS[:2], 5.4)
+    assert next(iter(found)) == (0, 2)
 
 
 def test_nobody_goes_on_who_gains_less_than_something_else() -> None:
@@ -200,7 +211,7 @@ def test_a_descendant_is_expected_to_be_what_others_were_to_their_parents() -> N
     racers = (racer(0, 0.8, 9, 5.0), racer(1, 0.2, 9, 5.5))
     assert len(racing.worth_extending(racers, ONCE)) == 2
     # Those of 0 came to lose so much that nothing is expected of another one.
-    losers = [replace(racer(2 + k, 0.5, 9, 7.4), parent=0) for k in range(5)]
+    losers = [replace(racer(2 + k, 0.5, 9, 7.4), parent=(0, 1)) for k in range(5)]
     assert racing.worth_extending((*racers, *losers), ONCE) == {}
 
 
