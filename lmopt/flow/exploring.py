@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -140,8 +140,9 @@ class Explorer:
         """Puts a good candidate's twin or its descendant in line, unless others come first."""
         if self.study.has_waiting(self._under_way):
             return
-        descents = self._descents()
-        for parent in self._worth_extending():
+        worth = self._worth_extending()
+        descents = self._descents(worth)
+        for parent in worth:
             if self.study.vary(parent[0]):
                 return
             if parent in descents:
@@ -151,19 +152,17 @@ class Explorer:
     def _worth_extending(self) -> dict[tuple[int, int], float]:
         return racing.worth_extending(self.study.racers(), self.space.epochs, self.limit)
 
-    def _descents(self) -> dict[tuple[int, int], float]:
+    def _descents(self, worth: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
         """Returns what of that may be had: each once, and not too many of them."""
         parents = self.study.parents()
         if not self.space.further or len(parents) >= GROWN * len(self.study.asked):
             return {}
         had = set(parents.values())
-        return {
-            parent: worth for parent, worth in self._worth_extending().items() if parent not in had
-        }
+        return {parent: gain for parent, gain in worth.items() if parent not in had}
 
     def _best_descent(self) -> float:
         """Returns what the front gains for its work by the best of them; 0 where there is none."""
-        return max(self._descents().values(), default=0.0)
+        return max(self._descents(self._worth_extending()).values(), default=0.0)
 
     def _next_twin(self) -> Task | None:
         """Returns what costs next to nothing: whose twin has been through its next training."""
@@ -183,10 +182,10 @@ class Explorer:
         return None if racer is None else self._task(racer.number, racer.fidelity + 1)
 
     def _finisher(self, racers: Sequence[Racer], least: float = 0.0) -> Racer | None:
-        """Returns whom to train on; one above the NME that may be lost where no other is left."""
+        """Returns whom to train on; one above the limit where nothing else is left."""
         epochs = self.space.epochs
         wanted = racing.next_to_finish(racers, epochs, self.limit, least)
-        return wanted or racing.next_to_finish(racers, epochs, least=least)
+        return wanted if wanted or least else racing.next_to_finish(racers, epochs)
 
     def _free(self, left: float) -> tuple[Racer, ...]:
         """Returns the candidates; whom another one trains, or who takes too long, is out.

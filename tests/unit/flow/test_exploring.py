@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lmopt.errors import BackendError
 from lmopt.exploration.candidate import Trained
-from lmopt.exploration.racing import Interval
+from lmopt.exploration.racing import Interval, Racer
 from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.study import Study, Tried
 from lmopt.flow.crew import Outcome, Scored, Task
@@ -237,6 +237,16 @@ def test_what_a_twin_has_costs_nothing_though_the_time_is_over(tmp_path, budget:
         if not one.failure:
             lengths.setdefault(one.asked.sketch.before, set()).add(len(one.findings))
     assert all(len(different) == 1 for different in lengths.values())
+
+
+def test_nobody_above_the_limit_is_trained_on_while_descendants_are_worth_it() -> None:
+    whole = Scored(_made("fold-batchnorm", 1_000_000), (BASELINE,) * FACES)
+    request = SearchRequest("velvet-apu", max_nme_drop=1.0)
+    explorer = Explorer(*(request, SPACE, None, None, None, whole))  # type: ignore[arg-type]
+    errors = tuple(np.full(FACES, nme) for nme in (9.0, 6.0))
+    above = Racer(0, Interval(0.5, 0.49, 0.51), errors, 10**6, 10**5)
+    assert explorer._finisher([above], least=1e-12) is None
+    assert explorer._finisher([above]) is above
 
 
 def test_what_cannot_be_made_is_not_trained(tmp_path) -> None:
