@@ -66,6 +66,7 @@ def main() -> None:
     journal = Journal(given.out)
     recovery = f"finetune{{epochs={given.epochs:g},learning-rate=5e-4}}"
     made: dict[str, dict[str, Trained]] = {}
+    refused: dict[str, str] = {}
     with Workbench(detector, faces, target, cache=journal.cache) as bench:
         base, _ = obtain(bench, journal, Pipeline.parse(BASELINE))
         for text in ("", *PASSES):
@@ -75,6 +76,7 @@ def main() -> None:
                 if text not in RECOVERED:
                     rows["after"] = obtain(bench, journal, Pipeline.parse(f"{plain},{recovery}"))[0]
             except LmoptError as error:
+                refused[text] = error.what
                 print(f"{text}: {error}", flush=True)
                 continue
             made[text or "nothing"] = rows
@@ -103,6 +105,7 @@ def main() -> None:
         "data": {"name": faces.name, "digest": faces.digest, "split": "validation"},
         "recovery": recovery,
         "passes": {text: shown(rows) for text, rows in made.items()},
+        "refused": refused,
     }
     write_atomically(RESULTS, (json_text(document) + "\n").encode())
 

@@ -158,7 +158,7 @@ def by_sampler(start: Start, out: Path, sampler: Sampler, seed: int) -> None:
     minutes = clock(out)
     url = f"sqlite:///{(out / 'study.db').resolve()}"
     space = Undesigned(**vars(start.space))
-    study = Study(url, sampler, space, "bench", seed=seed, sampler=sampler)
+    study = Study(url, sampler, space, {}, seed=seed, sampler=sampler)
     with opened(start, out, seed) as bench:
         base, _ = obtain(bench, Journal(out), Pipeline.parse(BASELINE))
         while minutes() < start.minutes:
@@ -184,7 +184,7 @@ def by_search(start: Start, out: Path, seed: int) -> None:
     )
     journal = Journal(out)
     url = f"sqlite:///{(out / 'study.db').resolve()}"
-    study = Study(url, "lmopt", start.space, "bench", seed=seed, sampler="tpe")
+    study = Study(url, "lmopt", start.space, {}, seed=seed, sampler="tpe")
     with opened(start, out, seed) as bench:
         crew = Alone(bench, journal)
         print(explorer_of(request, start.space, study, bench, journal, crew).run(minutes))

@@ -29,7 +29,5 @@ class Boundary(TyperGroup):
                 typer.echo(f"hint: {hint}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo(
-                "interrupted; the same command uses again what lies in --out or --cache", err=True
-            )
+            typer.echo("interrupted; the same command goes on with what is kept", err=True)
             raise typer.Exit(INTERRUPTED) from error

@@ -89,7 +89,11 @@ DeviceOption = Annotated[
 ]
 MaxNmeDropOption = Annotated[
     float | None,
-    typer.Option("--max-nme-drop", metavar="POINTS", help="Validation NME that may be lost."),
+    typer.Option(
+        "--max-nme-drop",
+        metavar="POINTS",
+        help="Validation NME that may be lost against the float baseline.",
+    ),
 ]
 ObjectiveOption = Annotated[
     list[str] | None,
@@ -103,7 +107,11 @@ ObjectiveOption = Annotated[
 ]
 MaxLatencyOption = Annotated[
     float | None,
-    typer.Option("--max-latency", metavar="MS", help="Latency a candidate may have."),
+    typer.Option(
+        "--max-latency",
+        metavar="MS",
+        help="Latency a candidate may have, on the target or where it is measured.",
+    ),
 ]
 DetectorArgument = Annotated[
     str,

@@ -170,10 +170,12 @@ def lines(event: Event) -> list[str]:
         case events.Raced(number, fidelity, fidelities, sketch, parent, minutes, budget):
             how = f"training {fidelity} of {fidelities}" if fidelity else "untrained"
             after = f" after training {parent[1]}" if parent and parent[1] else ""
-            begin = f"#{parent[0]}{after}, " if parent else ""
-            return [f"[{minutes:.0f}/{budget:g} min] #{number}, {how}: {begin}{sketch}"]
+            begin = f", from #{parent[0]}{after}" if parent else ""
+            return [f"[{minutes:.0f}/{budget:g} min] #{number}, {how}{begin}: {sketch}"]
         case events.Found(number, nme, ms, volume, more):
             speed = f"{1 / ms.value:.2f} [{1 / ms.high:.2f}, {1 / ms.low:.2f}] times as fast"
+            if ms.low == ms.high:  # as no measurement is
+                speed = f"estimated {1 / ms.value:.2f} times as fast"
             others = "".join(f", {name} {value:.2f}x" for name, value in more.items())
             grown = "" if volume is None else f"; hypervolume {volume}"
             return [f"#{number}: validation NME {nme:.2f} %, {speed}{others}{grown}"]

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from lmopt.errors import InputError, LmoptError, UsageError
+from lmopt.errors import InputError, LmoptError, UsageError, did_you_mean
 from lmopt.pipeline.base import Need
 from lmopt.pipeline.manager import Pipeline
 
+PRINTED = "lmopt search --show-space prints a space to begin with"
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _RANGE = re.compile(
     rf"(?P<key>[\w-]+)=(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})(?::(?P<step>{_NUMBER}))?"
@@ -101,8 +102,7 @@ class SearchSpace:
             if not stage:
                 raise UsageError(f"stage {place} has no alternatives; an empty text is one")
             for text in stage:
-                Pipeline.parse(lowest(text))
-                Pipeline.parse(_filled(text, [found.high for found in ranges(text)]))
+                _check(text, place)
         Pipeline.parse(_joined([self.begin, self.further]))
         for pipeline in self._recovery(len(self.epochs)):
             if not any(Need.TRAINER in item.required() for item in Pipeline.parse(pipeline).passes):
@@ -225,14 +225,33 @@ def load_space(path: Path) -> SearchSpace:
     """
     blame = partial(InputError, where=str(path))
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_space(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
-        raise blame(
-            f"the space cannot be read: {error.strerror}",
-            hint="lmopt search --show-space prints one to begin with",
-        ) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise blame(f"no TOML: {error}", hint="correct it") from error
+        raise blame(f"the space cannot be read: {error.strerror}", hint=PRINTED) from error
+    except UnicodeDecodeError as error:
+        raise blame(f"no TOML: {error}", hint=PRINTED) from error
+
+
+def parse_space(text: str, where: str) -> SearchSpace:
+    """Returns the space that `SearchSpace.to_toml` wrote, or a user.
+
+    Args:
+        text: TOML.
+        where: It comes from, for messages.
+
+    Raises:
+        InputError: The text is no space; names the place and what is wrong.
+    """
+    blame = partial(InputError, where=where)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise blame(f"no TOML: {error}", hint=PRINTED) from error
+    keys = tuple(field.name for field in fields(SearchSpace))
+    for key in document:
+        if key not in keys:
+            hint = did_you_mean(key, keys) or f"choose {', '.join(keys)}"
+            raise blame(f"no '{key}' in a space", hint=hint)
     try:
         # As JSON, because strict reading takes lists for tuples only there.
         return _READER.validate_json(json.dumps(document, default=str))
@@ -241,10 +260,10 @@ def load_space(path: Path) -> SearchSpace:
         key = ".".join(str(part) for part in problem["loc"])
         raise blame(
             f"'{key}' is {problem['input']!r}: {problem['msg']}",
-            hint="lmopt search --show-space prints a space to begin with",
+            hint=PRINTED,
         ) from error
     except LmoptError as error:
-        raise blame(error.what, hint=error.hint or "correct the space") from error
+        raise blame(error.what, hint=error.hint or PRINTED) from error
 
 
 def ranges(text: str) -> tuple[Range, ...]:
@@ -265,6 +284,15 @@ def ranges(text: str) -> tuple[Range, ...]:
         span = (match.start("low"), match.end())
         found.append(Range(match["key"], float(low), float(high), width, span))
     return tuple(found)
+
+
+def _check(text: str, place: int) -> None:
+    """Raises UsageError unless a stage's text is a pipeline at both ends of its ranges."""
+    for end in (lowest(text), _filled(text, [found.high for found in ranges(text)])):
+        try:
+            Pipeline.parse(end)
+        except UsageError as error:
+            raise UsageError(f"stage {place}, '{text}': {error.what}", hint=error.hint) from error
 
 
 def lowest(text: str) -> str:

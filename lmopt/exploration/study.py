@@ -6,7 +6,8 @@ import hashlib
 import os
 import socket
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -15,7 +16,7 @@ import psutil
 
 from lmopt.errors import InputError
 from lmopt.exploration.racing import Interval, Racer
-from lmopt.exploration.space import SearchSpace, Sketch
+from lmopt.exploration.space import SearchSpace, Sketch, parse_space
 
 Sampler = Literal["tpe", "nsga2", "random"]
 SAMPLERS: tuple[Sampler, ...] = ("tpe", "nsga2", "random")
@@ -23,6 +24,8 @@ STALE = 5
 """Proposals in a row that were made before: then candidates are drawn at random."""
 EMPTY = 60
 """Such proposals after which the space holds no more."""
+SHORT = 24
+"""Characters of what a message shows of a value; digests have more."""
 _WORKER, _BEFORE, _AFTER, _PARENT = "worker", "before", "after", "parent"
 
 
@@ -115,18 +118,24 @@ class Study:
 
     A candidate that a killed process left is taken up by the next one that asks on the same
     machine. Findings are attributes of the study, one per candidate and fidelity.
+
+    Attributes:
+        space: What may be asked.
     """
+
+    space: SearchSpace
 
     def __init__(
         self,
         url: str,
         name: str,
         space: SearchSpace,
-        identity: str,
+        identity: Mapping[str, str],
         *,
         seed: int,
         sampler: Sampler,
         more: int = 0,
+        fit: Callable[[SearchSpace], SearchSpace] = lambda space: space,
     ) -> None:
         """Opens the study or begins it.
 
@@ -134,20 +143,19 @@ class Study:
             url: Of the database, as SQLAlchemy takes it: `sqlite:///study.db`.
             name: Of the study in it.
             space: What may be asked.
-            identity: Everything that findings depend on; a study holds one kind of findings.
+            identity: All that findings depend on, by name; a study holds one kind of findings.
             seed: Of the sampler; candidate k is drawn from a seed of both.
             sampler: Who proposes.
             more: How many objectives there are besides NME and latency.
+            fit: Makes of the space what the study is begun with; not asked again.
 
         Raises:
             InputError: The database cannot be opened, or the study was begun on something else.
         """
         import optuna
-        from sqlalchemy.exc import SQLAlchemyError
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._space, self._seed, self._sampler = space, seed, sampler
-        try:
+        self._optuna, self._seed, self._sampler = optuna, seed, sampler
+        with _database(url):
             self._study = optuna.create_study(
                 storage=url,
                 study_name=name,
@@ -155,23 +163,16 @@ class Study:
                 load_if_exists=True,
             )
             begun = self._study.user_attrs.get("identity")
-            if begun is None:
-                for parameters in space.design():
-                    self._study.enqueue_trial(parameters, skip_if_exists=True)
-                self._study.set_user_attr("identity", identity)
-        except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
-            raise InputError(
-                f"the study cannot be opened: {str(error).splitlines()[0]}",
-                where=url,
-                hint="name a database that can be written: --study sqlite:///study.db",
-            ) from error
-        if begun not in (None, identity):
-            raise InputError(
-                f"study '{name}' was begun on another detector, data, target, space or seed",
-                where=url,
-                hint="repeat the command it was begun with, or choose another --out or --study",
-            )
-        self._optuna = optuna
+        if begun is not None:
+            _require_equal(begun, identity, name, url)
+            self.space = parse_space(self._study.user_attrs["space"], url)
+            return
+        self.space = fit(space)
+        with _database(url):
+            for parameters in self.space.design():
+                self._study.enqueue_trial(parameters, skip_if_exists=True)
+            self._study.set_user_attr("space", self.space.to_toml())
+            self._study.set_user_attr("identity", dict(identity))
 
     def ask(self, under_way: Container[int] = ()) -> Asked | None:
         """Returns a candidate that a dead process left, or else a new one; None when all were had.
@@ -235,21 +236,21 @@ class Study:
         trial.set_user_attr(_WORKER, _this_process())
         if _AFTER in trial.user_attrs:  # was put in line, or drawn by a process that died
             return Asked(trial.number, _sketch_of(trial))
-        sketch = self._space.draw(trial)
+        sketch = self.space.draw(trial)
         trial.set_user_attr(_BEFORE, sketch.before)
         trial.set_user_attr(_AFTER, sketch.after)
         return Asked(trial.number, sketch)
 
     def grow(self, parent: int, fidelity: int) -> None:
         """Puts a descendant next in line: what `parent` is after a fidelity, made smaller."""
-        sketch = self._space.descendant(self.sketch(parent), fidelity)
+        sketch = self.space.descendant(self.sketch(parent), fidelity)
         self._put_in_line(sketch, {_PARENT: [parent, fidelity]})
 
     def vary(self, number: int) -> bool:
         """Puts a twin next in line that nobody asked for yet; returns whether there is one."""
         trials = self._study.get_trials(deepcopy=False)
         known = {_sketch_of(trial) for trial in trials if _AFTER in trial.user_attrs}
-        for sketch in self._space.twins(self.sketch(number)):
+        for sketch in self.space.twins(self.sketch(number)):
             if sketch not in known:
                 self._put_in_line(sketch, {})
                 return True
@@ -383,10 +384,57 @@ class Study:
                 return samplers.NSGAIISampler(population_size=12, seed=seed)
             if kind == "random":
                 return samplers.RandomSampler(seed=seed)
-            start = len(self._space.design())
+            start = len(self.space.design())
             return samplers.TPESampler(
                 seed=seed, multivariate=True, group=True, n_startup_trials=max(start, 8)
             )
+
+
+def studies_in(url: str) -> tuple[str, ...]:
+    """Returns the names of the studies in a database.
+
+    Raises:
+        InputError: It cannot be opened.
+    """
+    import optuna
+
+    with _database(url):
+        return tuple(optuna.get_all_study_names(storage=url))
+
+
+@contextmanager
+def _database(url: str) -> Iterator[None]:
+    """Turns what a database raises into an InputError that names it."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    hint = "name a database that can be written: --study sqlite:///study.db"
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
+        if isinstance(error.__cause__ or error, ImportError):
+            hint = "install the database's driver, or take --study sqlite:///study.db"
+        raise InputError(
+            f"the study cannot be opened: {str(error).splitlines()[0]}", where=url, hint=hint
+        ) from error
+
+
+def _require_equal(
+    begun: Mapping[str, str], identity: Mapping[str, str], name: str, url: str
+) -> None:
+    others = []
+    for key in dict.fromkeys((*begun, *identity)):
+        old, new = (part.get(key, "") for part in (begun, identity))
+        if old != new:
+            told = max(len(old), len(new)) <= SHORT
+            others.append(f"{key} ({old or 'none'}, not {new or 'none'})" if told else key)
+    if others:
+        raise InputError(
+            f"study '{name}' was begun with another {' and another '.join(others)}",
+            where=url,
+            hint="repeat the command it was begun with, or choose another --out or --study",
+        )
 
 
 def _findings_in(attributes: Mapping[str, Any]) -> dict[int, tuple[Finding, ...]]:

@@ -83,7 +83,7 @@ class Explorer:
         stopped = self._stopped or "the time is over"
         if self._finisher(self.study.racers()) is None:
             return stopped
-        return f"{stopped}; not all of the front is trained to the end: give a larger --budget"
+        return f"{stopped}; not all of the front is trained to the end: the same command goes on"
 
     def _next(self, minutes: float) -> Task | None:
         """Returns what is to be made next; None when that hangs on what is under way, or is over.

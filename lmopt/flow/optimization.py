@@ -259,6 +259,6 @@ def _constrain(
         closest = "; ".join(f"{f.pipeline}: {f.reason}" for f in refused[:3])
         raise SearchError(
             f"none of {len(candidates)} candidates meets the limits ({closest})",
-            hint="loosen --max-nme-drop or --max-latency, or add pipelines with --passes",
+            hint="loosen the limits, or try other pipelines",
         )
     return usable, refused

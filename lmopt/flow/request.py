@@ -72,10 +72,10 @@ class OptimizeRequest:
     def __post_init__(self) -> None:
         _check_target(self.target, self.device)
         _check_objectives(self.objectives)
+        _require_at_least_0("--max-nme-drop", self.max_nme_drop)
         _require_positive(
             {
                 "--budget": self.budget_minutes,
-                "--max-nme-drop": self.max_nme_drop,
                 "--max-latency": self.max_latency_ms,
                 "--threads": self.threads,
                 "--effort": self.effort,
@@ -148,6 +148,7 @@ class SearchRequest:
     def __post_init__(self) -> None:
         _check_target(self.target, self.device)
         _check_objectives(self.objectives)
+        _require_at_least_0("--max-nme-drop", self.max_nme_drop)
         if is_cuda(self.device):
             raise UsageError(
                 "a search measures on this host or a phone",
@@ -159,7 +160,6 @@ class SearchRequest:
             {
                 "--budget": self.budget_minutes,
                 "--trials": self.trials,
-                "--max-nme-drop": self.max_nme_drop,
                 "--max-latency": self.max_latency_ms,
                 "--max-size": self.max_size_bytes,
                 "--max-memory": self.max_memory_bytes,
@@ -178,7 +178,8 @@ class SearchRequest:
             teacher=self.teacher,
             max_nme_drop=self.max_nme_drop,
             max_latency_ms=self.max_latency_ms,
-            device=self.device,
+            # The front is judged by what the search went by.
+            device="host" if self.latency == "measure" and self.device == "auto" else self.device,
             benchmark_model=self.benchmark_model,
             threads=self.threads,
             seed=self.seed,
@@ -212,6 +213,11 @@ def _require_positive(values: Mapping[str, float | None]) -> None:
     for name, value in values.items():
         if value is not None and value <= 0:
             raise UsageError(f"{name} is {value:g}; wanted a number above 0")
+
+
+def _require_at_least_0(name: str, value: float | None) -> None:
+    if value is not None and value < 0:
+        raise UsageError(f"{name} is {value:g}; wanted 0 or more")
 
 
 def check_device(device: str) -> None:

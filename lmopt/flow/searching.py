@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmopt.cost.estimate import TargetCost
+from lmopt.data.dataset import SPLITS
 from lmopt.device.adb import is_phone
-from lmopt.errors import PassError, UsageError
+from lmopt.errors import PassError, SearchError, UsageError
 from lmopt.exploration.result import SearchResult
 from lmopt.exploration.space import SearchSpace, load_space, lowest
-from lmopt.exploration.study import Study
+from lmopt.exploration.study import Study, studies_in
 from lmopt.flow import events
 from lmopt.flow.candidates import HOST, OnPhone, PhoneHere, PhoneThere, default_folder, obtain
 from lmopt.flow.cluster import Cluster
@@ -74,10 +75,12 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
         folder = default_folder(detector, target)
         out = request.out or folder.with_name(f"{folder.name}-search")
         url = request.study or f"sqlite:///{(out / 'study.db').resolve()}"
-        if request.resume and request.study is None and not (out / "study.db").is_file():
-            raise UsageError(f"no study to resume in {out}", where="--resume", hint="see --out")
+        name = f"{detector.name} for {target.name}"
+        _check_place(request, out, url, name)
         journal = Journal(out)
         faces = load_faces(request.data, contract, listen)
+        counts = ", ".join(f"{len(faces.split(split))} {split}" for split in SPLITS)
+        listen(events.Noted(f"searching {name} on {faces.name} ({counts} faces)"))
         teacher = as_teacher(request.teacher)
         bench = stack.enter_context(
             Workbench(
@@ -91,18 +94,29 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
                 stability="stability" in request.objectives,
             )
         )
-        if request.space is None:
-            space = fitted(space, bench, listen)
+
+        def fit(wanted: SearchSpace) -> SearchSpace:
+            if request.space is not None:
+                return wanted
+            listen(events.Activity(f"trying what {detector.name} takes of the target's space"))
+            return fitted(wanted, bench, listen)
+
         study = Study(
             url,
-            f"{detector.name} for {target.name}",
+            name,
             space,
             _identity(request, bench, target, space, phone),
             seed=request.seed,
             sampler=request.sampler,
             more=len(request.objectives),
+            fit=fit,
         )
-        listen(events.Noted(f"searching {space.size:,} candidates with {request.sampler}"))
+        space = study.space
+        known = study.findings().values()
+        if known:
+            trainings = sum(len(rows) - 1 for rows in known)
+            listen(events.Noted(f"going on from {len(known)} candidates, {trainings} trainings"))
+        listen(events.Noted(f"{space.size:,} candidates are possible; {request.sampler} proposes"))
         crew: Crew = Alone(bench, journal)
         if cluster is not None:
             crew = cluster.crew(bench, journal, request.data)
@@ -111,7 +125,16 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
         listen(events.Noted(f"stopped: {stopped}"))
         finals, volumes = explorer.finals(), explorer.volumes()
         bench.rest()
-        optimized = optimize(request.final(finals, out), listen, there=phone)
+        try:
+            optimized = optimize(request.final(finals, out), listen, there=phone)
+        except SearchError as error:
+            tried = study.tried()
+            reasons = [f"#{t.asked.number}: {t.failure}" for t in tried if t.failure]
+            why = "; ".join(reasons[:5]) or error.what
+            raise SearchError(
+                f"none of {len(tried)} candidates is within the limits ({why})",
+                hint="loosen them, or run the same command again: it goes on",
+            ) from error
     return SearchResult(optimized, space, volumes, study.tried(), stopped)
 
 
@@ -143,6 +166,24 @@ def explorer_of(
     return Explorer(request, space, study, crew, gauge, Scored(baseline, errors), listen)
 
 
+def _check_place(request: SearchRequest, out: Path, url: str, name: str) -> None:
+    """Raises UsageError where another search lives, or none that `--resume` could mean."""
+    own = request.study is None
+    names = () if own and not (out / "study.db").is_file() else studies_in(url)
+    if own and names and name not in names:
+        raise UsageError(
+            f"{out} holds the search '{names[0]}'; this one is '{name}'",
+            where="--out",
+            hint="choose another --out",
+        )
+    if request.resume and name not in names:
+        raise UsageError(
+            f"no study '{name}' to resume in {out if own else url}",
+            where="--resume",
+            hint="without --resume one is begun",
+        )
+
+
 def _phone(request: SearchRequest, cluster: Cluster | None) -> PhoneThere | None:
     """Returns the phone to measure on: of a node of the cluster, else on a cable of this one."""
     if not is_phone(request.device):
@@ -157,25 +198,23 @@ def _identity(
     target: Target,
     space: SearchSpace,
     phone: PhoneThere | None,
-) -> str:
-    """Returns a key over everything that findings depend on."""
+) -> dict[str, str]:
+    """Returns everything that findings depend on, long values as digests."""
     if phone is not None:
         times = str(phone.cable.phone)
     else:
         times = "measured" if is_measured_here(request, target) else TargetCost(target).digest
-    return key_of(
-        {
-            "graph": bench.detector.graph.digest(),
-            "contract": repr(bench.detector.contract),
-            "data": "" if bench.faces is None else bench.faces.digest,
-            "target": repr((target.name, target.forms)),
-            "times": times,
-            "space": space.to_toml(),
-            "seed": str(request.seed),
-            "teacher": "" if bench.teacher is None else bench.teacher.graph.digest(),
-            **({"objectives": repr(request.objectives)} if request.objectives else {}),
-        }
-    )
+    return {
+        "detector": bench.detector.graph.digest(),
+        "contract": key_of({"contract": repr(bench.detector.contract)}),
+        "data": "" if bench.faces is None else bench.faces.digest,
+        "target": key_of({"name": target.name, "forms": repr(target.forms)}),
+        "source of latencies": times,
+        "space": key_of({"space": space.to_toml()}),
+        "seed": str(request.seed),
+        "teacher": "" if bench.teacher is None else bench.teacher.graph.digest(),
+        "objective": ", ".join(request.objectives),
+    }
 
 
 def space_of(request: SearchRequest, target: Target) -> SearchSpace:

@@ -75,7 +75,8 @@ def bind(spec: PassSpec, cls: type[Pass], text: str) -> Pass:
     except LmoptError as error:
         if error.where is not None:
             raise
-        raise blame(f"{spec.name}: {error.what}", spec.span[0], error.hint) from error
+        hint = error.hint or "options: lmopt passes"
+        raise blame(f"{spec.name}: {error.what}", spec.span[0], hint) from error
     return cast(Pass, made)
 
 

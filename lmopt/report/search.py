@@ -48,6 +48,8 @@ def search_png(result: SearchResult) -> bytes:
             for tried in result.candidates
             if len(tried.findings) > fidelity
         ]
+        if not reached:
+            continue
         epochs = sum(result.space.epochs[:fidelity])
         points.scatter(
             [1 / ms for ms, _ in reached],

@@ -189,7 +189,10 @@ def recommendation(result: OptimizeResult) -> str:
     pick = recommended(result)
     if pick.trained.digest == result.baseline.trained.digest:
         return f"ship the float baseline: nothing faster keeps its NME within {SMALL_DROP} points"
-    return f"ship {pick.pipeline}: {_gain(pick, result)}, {_price(pick, result)}"
+    found = f"ship {pick.pipeline}: {_gain(pick, result)}, {_price(pick, result)}"
+    if pick == _fastest(result, SMALL_DROP):
+        return f"{found}; the fastest that loses no more than {SMALL_DROP} points"
+    return found
 
 
 def _fastest(result: OptimizeResult, points: float) -> Candidate | None:

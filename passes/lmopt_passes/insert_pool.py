@@ -85,7 +85,8 @@ class InsertPool(Pass):
         if name not in graph:
             raise PassError(
                 f"{self.name}: no node '{name}' in graph '{graph.name}'",
-                hint=did_you_mean(name, [node.name for node in graph.nodes]),
+                hint=did_you_mean(name, [node.name for node in graph.nodes])
+                or "lmopt inspect --ir lists them",
             )
         shape = graph.node(name).results[0].shape
         if len(shape) != 4:

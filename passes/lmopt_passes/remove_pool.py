@@ -64,7 +64,7 @@ class RemovePool(Pass):
         if self.node not in graph:
             raise PassError(
                 f"{self.name}: no node '{self.node}' in graph '{graph.name}'",
-                hint=did_you_mean(self.node, strided),
+                hint=did_you_mean(self.node, strided) or f"with a stride: {', '.join(strided)}",
             )
         raise PassError(
             f"{self.name} wants a pool or a convolution with a stride, got "

@@ -15,7 +15,7 @@ import pytest
 import lmopt
 from lmopt import zoo
 from lmopt.detector.detector import Detector
-from lmopt.errors import UsageError
+from lmopt.errors import SearchError, UsageError
 from lmopt.exploration.space import SearchSpace, load_space
 from lmopt.exploration.study import Study, Tried
 from lmopt.flow.crew import Alone
@@ -54,7 +54,7 @@ def explore(faces: Path, out: Path, **limits: float) -> tuple[Tried, ...]:
     source, target = detector(), load_target("velvet-apu")
     request = SearchRequest("velvet-apu", trials=2, latency="estimate", **limits)
     journal = Journal(out)
-    study = Study(f"sqlite:///{out / 'study.db'}", "s", SPACE, "i", seed=0, sampler="tpe")
+    study = Study(f"sqlite:///{out / 'study.db'}", "s", SPACE, {}, seed=0, sampler="tpe")
     data = load_faces((faces,), source.require_contract())
     with Workbench(source, data, target, cache=journal.cache) as bench:
         crew = Alone(bench, journal)
@@ -127,7 +127,26 @@ def test_the_command_ships_files_that_score_as_it_says(faces, tmp_path):
 
 def test_nothing_to_resume_is_said_before_any_work(faces, tmp_path):
     request = SearchRequest(target="velvet-apu", data=(faces,), resume=True, out=tmp_path)
-    with pytest.raises(UsageError, match="no study to resume"):
+    with pytest.raises(UsageError, match="no study .* to resume"):
+        lmopt.search(request)
+
+
+def test_a_folder_that_holds_another_search_is_refused(faces, tmp_path):
+    Study(f"sqlite:///{tmp_path / 'study.db'}", "other", SPACE, {}, seed=0, sampler="tpe")
+    for resume in (False, True):
+        request = SearchRequest("velvet-apu", data=(faces,), resume=resume, out=tmp_path)
+        with pytest.raises(UsageError, match="holds the search 'other'"):
+            lmopt.search(request)
+
+
+def test_nothing_within_the_limits_is_said_with_what_was_tried(faces, tmp_path):
+    space = tmp_path / "space.toml"
+    space.write_text('before = [["prune{amount=0.5}"]]\nepochs = [0.5]\n')
+    request = SearchRequest(
+        "velvet-apu", data=(faces,), space=space, max_latency_ms=0.01, out=tmp_path / "out"
+    )
+    said = r"none of 1 candidates is within the limits \(#0: .*allowed 0.01\)"
+    with pytest.raises(SearchError, match=said):
         lmopt.search(request)
 
 

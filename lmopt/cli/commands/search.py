@@ -40,10 +40,15 @@ def search(
     detector: DetectorArgument = "pfld-0.25",
     data: DataOption = None,
     budget: Annotated[
-        float, typer.Option("--budget", metavar="MINUTES", help="For everything.")
+        float,
+        typer.Option(
+            "--budget",
+            metavar="MINUTES",
+            help="Of this call, for everything; a call that goes on has it anew.",
+        ),
     ] = 60.0,
     trials: Annotated[
-        int | None, typer.Option("--trials", metavar="N", help="Candidates, at most.")
+        int | None, typer.Option("--trials", metavar="N", help="Candidates in the study, at most.")
     ] = None,
     space: Annotated[
         Path | None,

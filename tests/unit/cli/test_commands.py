@@ -256,10 +256,7 @@ def test_an_interruption_says_how_to_go_on(
 
     monkeypatch.setattr("lmopt.flow.optimization.optimize", interrupt)
     _, stderr = run("optimize", bench.detector, "--target", "host", code=130)
-    assert (
-        stderr.splitlines()[-1]
-        == "interrupted; the same command uses again what lies in --out or --cache"
-    )
+    assert stderr.splitlines()[-1] == "interrupted; the same command goes on with what is kept"
 
 
 def test_the_boundary_prints_place_reason_and_next_step(monkeypatch: pytest.MonkeyPatch) -> None:

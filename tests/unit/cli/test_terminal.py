@@ -11,6 +11,7 @@ from lmopt.cli import terminal
 from lmopt.cli.commands import optimize as command
 from lmopt.cli.terminal import ProgressView, lines
 from lmopt.exploration.candidate import Failure, Trained
+from lmopt.exploration.racing import Interval
 from lmopt.exploration.space import Sketch
 from lmopt.flow import events
 from lmopt.pipeline.manager import PassEvent, PassStep
@@ -46,11 +47,19 @@ STEP = PassStep("qat{epochs=1}", 2.5, True, True, ("ranges from 200 faces",), "d
         ),
         (
             events.Raced(4, 2, 4, Sketch("prune", "debias"), (3, 1), 11.7, 60.0),
-            "[12/60 min] #4, training 2 of 4: #3 after training 1, prune,debias",
+            "[12/60 min] #4, training 2 of 4, from #3 after training 1: prune,debias",
         ),
         (
             events.Raced(5, 1, 4, Sketch("", "debias"), (4, 0), 12.0, 60.0),
-            "[12/60 min] #5, training 1 of 4: #4, debias",
+            "[12/60 min] #5, training 1 of 4, from #4: debias",
+        ),
+        (
+            events.Found(5, 4.5, Interval(0.5, 0.4, 0.8)),
+            "#5: validation NME 4.50 %, 2.00 [1.25, 2.50] times as fast",
+        ),
+        (
+            events.Found(5, 4.5, Interval(0.5, 0.5, 0.5)),
+            "#5: validation NME 4.50 %, estimated 2.00 times as fast",
         ),
         (events.Noted("listen"), "listen"),
     ],

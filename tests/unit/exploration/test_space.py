@@ -128,11 +128,14 @@ def test_a_written_space_reads_back(tmp_path: Path) -> None:
         ('before = [["prune{amount=0.1..0.5}"]]', "no step"),
         ('before = [["prune{amount=0.5..0.1:0.1}"]]', "holds no numbers"),
         ('before = [["prone{amount=0.5}"]]', "unknown pass 'prone'"),
-        ('before = [["prune{amount=0.5..1.5:0.5}"]]', "below 1"),
+        (
+            'before = [["prune{amount=0.5..1.5:0.5}"]]',
+            r"(?s)stage 1, 'prune\{amount=0.5..1.5:0.5\}': .* below 1.*options: lmopt passes",
+        ),
         ("before = [[]]", "stage 1 has no alternatives"),
         ('before = [[""]]\nepochs = []', "epochs"),
         ('before = [[""]]\nrecovery = "prune"', "trains nothing"),
-        ('before = [[""]]\nafterwards = []', "afterwards"),
+        ('before = [[""]]\nafterwards = []', r"no 'afterwards' (?s:.*) mean 'after'"),
         ('before = "prune"', "'before' is 'prune'"),
         ("before = [", "no TOML"),
     ],
@@ -144,6 +147,7 @@ def test_a_mistake_in_a_space_is_named_with_its_file(
     path.write_text(text)
     with pytest.raises((InputError, UsageError), match=message) as caught:
         load_space(path)
+    assert caught.value.hint
     assert caught.value.where is not None
     assert str(path) in caught.value.where
 

@@ -13,7 +13,7 @@ import pytest
 from lmopt.errors import InputError
 from lmopt.exploration.racing import Interval
 from lmopt.exploration.space import SearchSpace
-from lmopt.exploration.study import Finding, Study
+from lmopt.exploration.study import Finding, Study, studies_in
 
 SPACE = SearchSpace(
     before=(("", "drop-block{count=1..4}"), ("", "prune{amount=0.1..0.9:0.05}")),
@@ -22,9 +22,9 @@ SPACE = SearchSpace(
 FOUND = Finding("a,b", "00", 5, (4.0, 6.0), 10, 20, Interval(0.5, 0.4, 0.6), 1.5)
 
 
-def opened(folder: Path, identity: str = "same", sampler: str = "tpe", seed: int = 0) -> Study:
+def opened(folder: Path, made_for: str = "faces", sampler: str = "tpe", seed: int = 0) -> Study:
     url = f"sqlite:///{folder / 'study.db'}"
-    return Study(url, "s", SPACE, identity, seed=seed, sampler=sampler)  # type: ignore[arg-type]
+    return Study(url, "s", SPACE, {"data": made_for}, seed=seed, sampler=sampler)  # type: ignore[arg-type]
 
 
 def worth(sketch: object) -> tuple[float, float]:
@@ -159,7 +159,7 @@ def test_a_study_killed_at_any_write_goes_on_as_if_it_had_not_been(
     small = SearchSpace(before=(("", "drop-block{count=1..2}"), ("", "prune{amount=0.5}")))
 
     def opened_at(name: str) -> Study:
-        return Study(f"sqlite:///{tmp_path / name}", "s", small, "i", seed=0, sampler=sampler)  # type: ignore[arg-type]
+        return Study(f"sqlite:///{tmp_path / name}", "s", small, {}, seed=0, sampler=sampler)  # type: ignore[arg-type]
 
     ask_all(whole := opened_at("whole.db"))
     for writes in range(1, 30, 4):
@@ -195,7 +195,7 @@ def test_a_candidate_that_another_process_trains_on_is_not_for_this_one(
 def test_what_was_had_is_not_asked_again_and_in_the_end_nothing_is(tmp_path: Path) -> None:
     small = SearchSpace(before=(("", "drop-block{count=1..2}"),))
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    study = Study(url, "s", small, "i", seed=0, sampler="random")
+    study = Study(url, "s", small, {}, seed=0, sampler="random")
     sketches = []
     while (asked := study.ask()) is not None:
         sketches.append(str(asked.sketch))
@@ -207,11 +207,35 @@ def test_what_was_had_is_not_asked_again_and_in_the_end_nothing_is(tmp_path: Pat
 
 def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     opened(tmp_path)
-    with pytest.raises(InputError, match="begun on another"):
-        opened(tmp_path, identity="other")
+    with pytest.raises(InputError, match=r"begun with another data \(faces, not other\)"):
+        opened(tmp_path, made_for="other")
+
+
+def test_a_study_keeps_the_space_that_it_was_begun_with(tmp_path: Path) -> None:
+    smaller = replace(SPACE, before=SPACE.before[:1])
+
+    def begun(fitted: SearchSpace) -> Study:
+        url = f"sqlite:///{tmp_path / 'study.db'}"
+        return Study(url, "s", SPACE, {}, seed=0, sampler="tpe", fit=lambda _: fitted)
+
+    assert begun(smaller).space == smaller
+    study = begun(SPACE)
+    assert study.space == smaller
+    assert "prune" not in " ".join(str(study.ask().sketch) for _ in range(6))  # type: ignore[union-attr]
+
+
+def test_the_studies_of_a_database_are_told_apart(tmp_path: Path) -> None:
+    opened(tmp_path)
+    assert studies_in(f"sqlite:///{tmp_path / 'study.db'}") == ("s",)
+
+
+def test_a_driver_that_is_missing_is_said() -> None:
+    with pytest.raises(InputError) as caught:
+        studies_in("mysql+pymysql://localhost/studies")
+    assert "driver" in str(caught.value.hint)
 
 
 def test_a_database_that_cannot_be_opened_is_named() -> None:
     with pytest.raises(InputError, match="cannot be opened") as caught:
-        Study("sqlite:////no/such/folder/s.db", "s", SPACE, "i", seed=0, sampler="tpe")
+        Study("sqlite:////no/such/folder/s.db", "s", SPACE, {}, seed=0, sampler="tpe")
     assert caught.value.where == "sqlite:////no/such/folder/s.db"

@@ -114,7 +114,7 @@ def explore(
     request = SearchRequest("velvet-apu", **limits)  # type: ignore[arg-type]
     more = len(request.objectives)
     url = f"sqlite:///{folder / 's.db'}"
-    study = Study(url, "s", space, "i", seed=0, sampler="tpe", more=more)
+    study = Study(url, "s", space, {}, seed=0, sampler="tpe", more=more)
     whole = Scored(_made("fold-batchnorm", 1_000_000), (BASELINE,) * FACES)
     explorer = Explorer(
         *(request, space, study, made_up, made_up, whole),  # type: ignore[arg-type]

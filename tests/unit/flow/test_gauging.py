@@ -8,7 +8,7 @@ import pytest
 
 from lmopt import zoo
 from lmopt.codegen.tflite import emit
-from lmopt.errors import BackendError
+from lmopt.errors import BackendError, UsageError
 from lmopt.exploration.candidate import Trained
 from lmopt.flow.gauging import Gauge, is_measured_here
 from lmopt.flow.request import SearchRequest
@@ -66,3 +66,20 @@ def test_what_falls_off_the_engine_is_refused_by_name(tmp_path: Path) -> None:
     assert gauge(tmp_path, "p30-gpu").of(made(tmp_path, 8)).ms > 0
     with pytest.raises(BackendError, match="%mean falls off the engine: "):
         gauge(tmp_path, "p30-gpu", delegate_only=True).of(made(tmp_path, 8))
+
+
+@pytest.mark.parametrize(
+    ("latency", "device", "final"),
+    [("measure", "auto", "host"), ("estimate", "auto", "auto"), ("measure", "adb", "adb")],
+)
+def test_the_front_is_judged_by_the_latencies_that_the_search_went_by(
+    latency: str, device: str, final: str, tmp_path: Path
+) -> None:
+    request = SearchRequest("p30-cpu", latency=latency, device=device)  # type: ignore[arg-type]
+    assert request.final((), tmp_path).device == final
+
+
+def test_losing_nothing_is_a_limit_and_less_is_none(tmp_path: Path) -> None:
+    assert SearchRequest("p30-cpu", max_nme_drop=0.0).final((), tmp_path).max_nme_drop == 0.0
+    with pytest.raises(UsageError, match="wanted 0 or more"):
+        SearchRequest("p30-cpu", max_nme_drop=-0.1)

@@ -97,6 +97,8 @@ def test_the_recommendation_looks_at_validation_and_never_at_test_faces() -> Non
     lucky = candidate("lucky", 1, 9.0, test=0.1)
     found = replace(result(), front=(lucky, *result().front))
     assert summary.recommended(found).pipeline == "quantize-uint8"
+    said = summary.recommendation(found)
+    assert said.endswith("the fastest that loses no more than 0.3 points")
 
 
 def test_without_a_faster_good_file_the_baseline_is_recommended() -> None:
