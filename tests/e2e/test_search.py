@@ -127,7 +127,7 @@ def test_the_command_ships_files_that_score_as_it_says(faces, tmp_path):
 
 def test_nothing_to_resume_is_said_before_any_work(faces, tmp_path):
     request = SearchRequest(target="velvet-apu", data=(faces,), resume=True, out=tmp_path)
-    with pytest.raises(UsageError, match="no study .* to resume"):
+    with pytest.raises(UsageError, match=r"no study .* to resume"):
         lmopt.search(request)
 
 
