@@ -187,7 +187,7 @@ def by_search(start: Start, out: Path, seed: int) -> None:
     study = Study(url, "lmopt", start.space, {}, seed=seed, sampler="tpe")
     with opened(start, out, seed) as bench:
         crew = Alone(bench, journal)
-        print(explorer_of(request, start.space, study, bench, journal, crew).run(minutes))
+        print(explorer_of(request, study, bench, journal, crew).run(minutes))
 
 
 def opened(start: Start, out: Path, seed: int) -> Workbench:

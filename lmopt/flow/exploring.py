@@ -13,7 +13,7 @@ from lmopt.exploration import racing
 from lmopt.exploration.candidate import Objective, Trained
 from lmopt.exploration.front import Front
 from lmopt.exploration.racing import Interval, Racer
-from lmopt.exploration.space import SearchSpace, Sketch
+from lmopt.exploration.space import Sketch
 from lmopt.exploration.study import Finding, Study
 from lmopt.flow import events
 from lmopt.flow.crew import Crew, Outcome, Scored, Task
@@ -39,7 +39,6 @@ class Explorer:
     def __init__(
         self,
         request: SearchRequest,
-        space: SearchSpace,
         study: Study,
         crew: Crew,
         gauge: Gauge,
@@ -50,18 +49,17 @@ class Explorer:
 
         Args:
             request: Its limits count.
-            space: Says how candidates are trained.
-            study: Proposes and records.
+            study: Proposes and records; its space says how candidates are trained.
             crew: Makes candidates.
             gauge: Tells their latencies.
             baseline: The float file.
             listen: Receives events.
         """
-        self.request, self.space, self.study = request, space, study
+        self.request, self.space, self.study = request, study.space, study
         self.crew, self.gauge, self.listen = crew, gauge, listen
         self.baseline = baseline.made
         self.errors = np.array(baseline.errors, np.float64)
-        self.fidelities = len(space.epochs)
+        self.fidelities = len(self.space.epochs)
         drop = request.max_nme_drop
         self.limit = math.inf if drop is None else float(self.errors.mean()) + drop
         self._under_way: dict[int, Task] = {}

@@ -111,16 +111,15 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
             more=len(request.objectives),
             fit=fit,
         )
-        space = study.space
         known = study.findings().values()
         if known:
             trainings = sum(len(rows) - 1 for rows in known)
             listen(events.Noted(f"going on from {len(known)} candidates, {trainings} trainings"))
-        listen(events.Noted(f"{space.size:,} candidates are possible; {request.sampler} proposes"))
+        listen(events.Noted(f"{study.space.size:,} candidates are possible"))
         crew: Crew = Alone(bench, journal)
         if cluster is not None:
             crew = cluster.crew(bench, journal, request.data)
-        explorer = explorer_of(request, space, study, bench, journal, crew, phone, listen)
+        explorer = explorer_of(request, study, bench, journal, crew, phone, listen)
         stopped = explorer.run(lambda: (time.monotonic() - started) / 60.0)
         listen(events.Noted(f"stopped: {stopped}"))
         finals, volumes = explorer.finals(), explorer.volumes()
@@ -132,15 +131,14 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
             reasons = [f"#{t.asked.number}: {t.failure}" for t in tried if t.failure]
             why = "; ".join(reasons[:5]) or error.what
             raise SearchError(
-                f"none of {len(tried)} candidates is within the limits ({why})",
-                hint="loosen them, or run the same command again: it goes on",
+                f"none of {len(tried)} candidates can be shipped ({why})",
+                hint="loosen the limits, or run the same command again: it goes on",
             ) from error
-    return SearchResult(optimized, space, volumes, study.tried(), stopped)
+    return SearchResult(optimized, study.space, volumes, study.tried(), stopped)
 
 
 def explorer_of(
     request: SearchRequest,
-    space: SearchSpace,
     study: Study,
     bench: Workbench,
     journal: Journal,
@@ -163,7 +161,7 @@ def explorer_of(
         return phone.measure(files, request.threads, bench.detector.require_contract(), crops)
 
     gauge = Gauge(request, bench.target, baseline, None if phone is None else on_phone)
-    return Explorer(request, space, study, crew, gauge, Scored(baseline, errors), listen)
+    return Explorer(request, study, crew, gauge, Scored(baseline, errors), listen)
 
 
 def _check_place(request: SearchRequest, out: Path, url: str, name: str) -> None:

@@ -58,7 +58,7 @@ def explore(faces: Path, out: Path, **limits: float) -> tuple[Tried, ...]:
     data = load_faces((faces,), source.require_contract())
     with Workbench(source, data, target, cache=journal.cache) as bench:
         crew = Alone(bench, journal)
-        explorer_of(request, SPACE, study, bench, journal, crew).run(lambda: 0.0)
+        explorer_of(request, study, bench, journal, crew).run(lambda: 0.0)
     return study.tried()
 
 
@@ -145,7 +145,7 @@ def test_nothing_within_the_limits_is_said_with_what_was_tried(faces, tmp_path):
     request = SearchRequest(
         "velvet-apu", data=(faces,), space=space, max_latency_ms=0.01, out=tmp_path / "out"
     )
-    said = r"none of 1 candidates is within the limits \(#0: .*allowed 0.01\)"
+    said = r"none of 1 candidates can be shipped \(#0: .*allowed 0.01\)"
     with pytest.raises(SearchError, match=said):
         lmopt.search(request)
 

@@ -117,7 +117,7 @@ def explore(
     study = Study(url, "s", space, {}, seed=0, sampler="tpe", more=more)
     whole = Scored(_made("fold-batchnorm", 1_000_000), (BASELINE,) * FACES)
     explorer = Explorer(
-        *(request, space, study, made_up, made_up, whole),  # type: ignore[arg-type]
+        *(request, study, made_up, made_up, whole),  # type: ignore[arg-type]
         listen=(lambda event: None) if seen is None else seen.append,
     )
     explorer.run(made_up.minutes)
@@ -239,10 +239,13 @@ def test_what_a_twin_has_costs_nothing_though_the_time_is_over(tmp_path, budget:
     assert all(len(different) == 1 for different in lengths.values())
 
 
-def test_nobody_above_the_limit_is_trained_on_while_descendants_are_worth_it() -> None:
+def test_nobody_above_the_limit_is_trained_on_while_descendants_are_worth_it(
+    tmp_path: Path,
+) -> None:
     whole = Scored(_made("fold-batchnorm", 1_000_000), (BASELINE,) * FACES)
     request = SearchRequest("velvet-apu", max_nme_drop=1.0)
-    explorer = Explorer(*(request, SPACE, None, None, None, whole))  # type: ignore[arg-type]
+    study = Study(f"sqlite:///{tmp_path}/s.db", "s", SPACE, {}, seed=0, sampler="tpe")
+    explorer = Explorer(*(request, study, None, None, whole))  # type: ignore[arg-type]
     errors = tuple(np.full(FACES, nme) for nme in (9.0, 6.0))
     above = Racer(0, Interval(0.5, 0.49, 0.51), errors, 10**6, 10**5)
     assert explorer._finisher([above], least=1e-12) is None
