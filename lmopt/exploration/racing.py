@@ -7,7 +7,7 @@ as if nothing had happened.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ LEAST = 0.005
 DESCENDANT = (1.05, 0.8)
 """How many times its parent's NME a descendant has after one training, and how many times its
 latency, as long as nobody was seen."""
+DRAWN = 12
+"""Candidates that tell what drawing one is worth: the last ones that were drawn."""
 LEARNED = 10
 """Candidates from which on a candidate's NME is guessed before it is trained."""
 SLACK = (1.5, 1.2, 2.0)
@@ -146,8 +148,11 @@ def next_to_train(
 
 
 def _trainings(racers: Sequence[Racer]) -> int:
-    own = (r.number if r.training is None else r.training for r in racers)
-    return len(set(own))
+    return len({_training(racer) for racer in racers})
+
+
+def _training(racer: Racer) -> str | int:
+    return racer.number if racer.training is None else racer.training
 
 
 def next_to_finish(
@@ -189,9 +194,8 @@ def worth_extending(
     if not trained:
         return {}
     learning = _learning(trained.values(), len(epochs))
-    plane = {number: _end(racer, courses) for number, racer in trained.items()}
+    plane, corner = _plane(trained.values(), courses, limit)
     steps = _descent(trained)
-    corner = _corner(min(SLACK[0] * _lowest(trained.values()), limit), len(steps))
     whole = hypervolume(plane.values(), corner)
     worth = {}
     for number in Front.of(plane, lambda number: plane[number]).points:
@@ -205,6 +209,47 @@ def worth_extending(
         if max(gains) > GAIN:
             worth[number, racer.fidelity] = float(max(gains / work))
     return dict(sorted(worth.items(), key=lambda item: (-item[1], item[0])))
+
+
+def worth_drawing(
+    racers: Sequence[Racer], epochs: Sequence[float], limit: float = math.inf
+) -> float:
+    """Returns what the front gained for the work of the last candidates that were drawn.
+
+    That is the hypervolume of the front as it will be less what it would be without the last
+    `DRAWN` of them and their descendants, divided by the work of training all those: infinite as
+    long as fewer were drawn, and never nothing.
+
+    Args:
+        racers: All candidates.
+        epochs: Of the training at every fidelity.
+        limit: NME in percent from which on nobody is wanted.
+    """
+    roots = _roots(racers)
+    last = set(sorted(set(roots.values()))[-DRAWN:])
+    courses = expected_courses(racers, len(epochs))
+    trained = [racer for racer in racers if racer.number in courses]
+    if len(last) < DRAWN or not trained:
+        return math.inf
+    plane, corner = _plane(trained, courses, limit)
+    others = [point for number, point in plane.items() if roots[number] not in last]
+    gain = hypervolume(plane.values(), corner) - hypervolume(others, corner)
+    work = {
+        _training(racer): sum(epochs[: max(racer.fidelity, 1)]) * _work_per_epoch(racer, trained)
+        for racer in racers
+        if roots[racer.number] in last
+    }
+    return max(gain, GAIN) / sum(work.values())
+
+
+def _roots(racers: Sequence[Racer]) -> dict[int, int]:
+    """Returns who was drawn, by number: itself, or whom it is a twin or a descendant of."""
+    roots: dict[int, int] = {}
+    first: dict[str | int, int] = {}
+    for racer in sorted(racers, key=lambda racer: racer.number):
+        own = racer.number if racer.parent is None else roots.get(racer.parent[0], racer.number)
+        roots[racer.number] = first.setdefault(_training(racer), own)
+    return roots
 
 
 def _descent(trained: Mapping[int, Racer]) -> NDArray[np.float64]:
@@ -227,6 +272,15 @@ def _descent(trained: Mapping[int, Racer]) -> NDArray[np.float64]:
 def _end(racer: Racer, courses: Mapping[int, Curve]) -> tuple[float, ...]:
     """Returns a point for a hypervolume: NME at the end, and logarithms of the rest."""
     return courses[racer.number][-1], *map(math.log2, (racer.ms.value, *racer.more))
+
+
+def _plane(
+    trained: Collection[Racer], courses: Mapping[int, Curve], limit: float
+) -> tuple[dict[int, tuple[float, ...]], tuple[float, ...]]:
+    """Returns points for a hypervolume, by number, and its corner."""
+    points = {racer.number: _end(racer, courses) for racer in trained}
+    axes = len(next(iter(points.values())))
+    return points, _corner(min(SLACK[0] * _lowest(trained), limit), axes)
 
 
 def _corner(nme_percent: float, objectives: int) -> tuple[float, ...]:
@@ -253,8 +307,7 @@ def _worth(
     trained = [racer for racer in racers if racer.number in courses]
     if not trained:
         return {}
-    plane = {racer.number: _end(racer, courses) for racer in trained}
-    corner = _corner(min(SLACK[0] * _lowest(trained), limit), len(plane[trained[0].number]))
+    plane, corner = _plane(trained, courses, limit)
     found = {}
     for racer in trained:
         now, *later = courses[racer.number]

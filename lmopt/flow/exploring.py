@@ -24,7 +24,7 @@ from lmopt.flow.request import SearchRequest
 from lmopt.units import human_bytes
 
 EXPLORED = 0.6
-"""Part of the budget that goes to new candidates; the front is trained to the end with the next."""
+"""Part of the budget in which candidates are drawn before everything else is trained to its end."""
 FINISHED = 0.9
 """Part of the budget that trainings have to be done in: the rest measures and scores the front."""
 LEAST = 1e-3
@@ -86,16 +86,16 @@ class Explorer:
     def _next(self, minutes: float) -> Task | None:
         """Returns what is to be made next; None when that hangs on what is under way, or is over.
 
-        The front is trained to its end in time, unless descendants are expected to gain it more for
-        their work; what time is left after that explores again.
+        The front is trained towards its end as long as that gains it more for its work than
+        descendants are expected to, and than the last candidates did that were drawn.
         """
         budget = self.request.budget_minutes
         left = FINISHED * budget - minutes
         if left < 0:
             return self._next_twin()
-        if minutes <= EXPLORED * budget:
-            return self._next_to_explore(left) or self._next_to_finish(left)
         least = self._best_descent()
+        if minutes <= EXPLORED * budget:
+            least = max(least, self._worth_drawing())
         return (
             self._next_to_finish(left, least)
             or self._next_to_explore(left)
@@ -161,6 +161,9 @@ class Explorer:
     def _best_descent(self) -> float:
         """Returns what the front gains for its work by the best of them; 0 where there is none."""
         return max(self._descents(self._worth_extending()).values(), default=0.0)
+
+    def _worth_drawing(self) -> float:
+        return racing.worth_drawing(self.study.racers(), self.space.epochs, self.limit)
 
     def _next_twin(self) -> Task | None:
         """Returns what costs next to nothing: whose twin has been through its next training."""

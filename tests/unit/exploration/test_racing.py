@@ -251,3 +251,27 @@ def test_a_search_settles_when_the_volume_hardly_grows() -> None:
     before = Interval(5.0, 4.8, 5.2)
     assert racing.has_settled(before, Interval(5.04, 4.8, 5.2))
     assert not racing.has_settled(before, Interval(5.06, 4.8, 5.2))
+
+
+def test_drawing_is_worth_what_the_last_drawn_and_their_descendants_gained() -> None:
+    slow = [racer(number, 0.9, 9, 5.0) for number in range(racing.DRAWN)]
+    assert racing.worth_drawing(slow[1:], ONCE) == math.inf  # too few to tell
+    twins = [replace(r, number=r.number + 50, training="one") for r in slow]
+    assert racing.worth_drawing(twins, ONCE) == math.inf  # drawn once
+    assert racing.worth_drawing([racer(20, 0.1, 9, 5.0), *slow[1:]], ONCE) > 1e-8
+    fruitless = [racer(-1, 0.5, 9, 4.5), *slow]
+    least = racing.GAIN / (12 * 0.9e6 + 12 * 0.9e6 / 4)
+    assert racing.worth_drawing(fruitless, ONCE) == pytest.approx(least)
+    child = replace(racer(30, 0.25, 9, 5.0), parent=(slow[3].number, 1))
+    # 5 of 6.75 %, twice as fast: (6.75 - 5) x log2(.5 / .25), for 13 trainings of one epoch
+    work = 1e6 * (12 * 0.9 + 0.25 + 13 * 0.9 / 4)
+    assert racing.worth_drawing([*fruitless, child], ONCE) == pytest.approx(1.75 / work)
+    mine = replace(child, parent=(-1, 1))
+    assert racing.worth_drawing([*fruitless, mine], ONCE) == pytest.approx(least)
+
+
+def test_what_was_drawn_long_ago_is_not_what_drawing_is_worth_now() -> None:
+    good = racer(0, 0.25, 9, 5.0)
+    later = [racer(1 + k, 0.9, 9, 5.0) for k in range(racing.DRAWN)]
+    assert racing.worth_drawing([good, *later[:-1]], ONCE) > 1e-8
+    assert racing.worth_drawing([good, *later], ONCE) < 1e-12
