@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmopt.exploration.candidate import Candidate, Failure
+from lmopt.exploration.finding import Tried
 from lmopt.exploration.racing import Interval
 from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.storage import StorageComparison
-from lmopt.exploration.study import Tried
 
 REAL_TIME_MS: Mapping[str, float] = {"30 ms": 30.0, "15 ms": 15.0}
 """Frame budgets of the thesis (section 5.3): usable in real time, and comfortably so."""

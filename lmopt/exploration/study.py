@@ -8,14 +8,14 @@ import socket
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
 import psutil
 
 from lmopt.errors import InputError
-from lmopt.exploration.racing import Interval, Racer
+from lmopt.exploration.finding import Asked, Finding, Tried, finding_from_json
+from lmopt.exploration.racing import Racer
 from lmopt.exploration.space import SearchSpace, Sketch, parse_space
 
 Sampler = Literal["tpe", "nsga2", "random"]
@@ -27,90 +27,6 @@ EMPTY = 60
 SHORT = 24
 """Characters of what a message shows of a value; digests have more."""
 _WORKER, _BEFORE, _AFTER, _PARENT = "worker", "before", "after", "parent"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A candidate after one fidelity.
-
-    Attributes:
-        pipeline: Its text.
-        digest, size_bytes: Of the file.
-        errors: NME in percent of each validation face.
-        macs, parameters: Of the graph.
-        ms: Latency relative to the baseline's, known from fidelity 0 on.
-        more: Other objectives, relative to the baseline's.
-        latency_ms: In milliseconds, measured or estimated as the search does it.
-        place: In the order of all findings.
-        seconds: What making it took, beyond what was had before.
-    """
-
-    pipeline: str
-    digest: str
-    size_bytes: int
-    errors: tuple[float, ...]
-    macs: int
-    parameters: int
-    ms: Interval
-    latency_ms: float
-    more: tuple[float, ...] = ()
-    place: int = 0
-    seconds: float = field(default=0.0, compare=False)
-
-    @property
-    def nme_percent(self) -> float:
-        """Returns the mean NME in percent."""
-        return float(np.mean(self.errors))
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain data; `finding_from_json` gives the finding back."""
-        lists = {name: list(getattr(self, name)) for name in ("errors", "ms", "more")}
-        return {**self.__dict__, **lists}
-
-
-def finding_from_json(data: Mapping[str, Any]) -> Finding:
-    """Returns what `Finding.to_json` made plain."""
-    read = {"errors": tuple(data["errors"]), "ms": Interval(*data["ms"])}
-    return Finding(**{**data, **read, "more": tuple(data.get("more", ()))})
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A candidate by its number in the study."""
-
-    number: int
-    sketch: Sketch
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A candidate of a study with everything that is known of it.
-
-    Attributes:
-        asked: Number and sketch.
-        findings: By fidelity, from no training on.
-        failure: Why it gave nothing, or was not trained on; empty where neither is so.
-    """
-
-    asked: Asked
-    findings: tuple[Finding, ...]
-    failure: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain data for a report."""
-        last = self.findings[-1] if self.findings else None
-        return {
-            "number": self.asked.number,
-            "sketch": str(self.asked.sketch),
-            "pipeline": None if last is None else last.pipeline,
-            "digest": None if last is None else last.digest,
-            "val_nme_percent": [row.nme_percent for row in self.findings],
-            "relative_latency": None if last is None else last.ms._asdict(),
-            "relative_more": None if last is None else list(last.more),
-            "latency_ms": None if last is None else last.latency_ms,
-            "size_bytes": None if last is None else last.size_bytes,
-            "failure": self.failure,
-        }
 
 
 class Study:

@@ -11,10 +11,11 @@ import numpy as np
 from lmopt.errors import BackendError, PassError
 from lmopt.exploration import racing
 from lmopt.exploration.candidate import Objective, Trained
+from lmopt.exploration.finding import Finding
 from lmopt.exploration.front import Front
 from lmopt.exploration.racing import Interval, Racer
 from lmopt.exploration.space import Sketch
-from lmopt.exploration.study import Finding, Study
+from lmopt.exploration.study import Study
 from lmopt.flow import events
 from lmopt.flow.crew import Crew, Outcome, Scored, Task
 from lmopt.flow.events import Listener, ignore

@@ -122,19 +122,19 @@ def search(request: SearchRequest, listen: Listener = ignore) -> SearchResult:
         explorer = explorer_of(request, study, bench, journal, crew, phone, listen)
         stopped = explorer.run(lambda: (time.monotonic() - started) / 60.0)
         listen(events.Noted(f"stopped: {stopped}"))
-        finals, volumes = explorer.finals(), explorer.volumes()
+        finals, volumes, tried = explorer.finals(), explorer.volumes(), study.tried()
         bench.rest()
         try:
             optimized = optimize(request.final(finals, out), listen, there=phone)
         except SearchError as error:
-            tried = study.tried()
             reasons = [f"#{t.asked.number}: {t.failure}" for t in tried if t.failure]
             why = "; ".join(reasons[:5]) or error.what
             raise SearchError(
                 f"none of {len(tried)} candidates can be shipped ({why})",
                 hint="loosen the limits, or run the same command again: it goes on",
             ) from error
-    return SearchResult(optimized, study.space, volumes, study.tried(), stopped)
+    told = {"search": f"{len(tried)} candidates; {stopped}", **optimized.environment}
+    return SearchResult(replace(optimized, environment=told), study.space, volumes, tried, stopped)
 
 
 def explorer_of(

@@ -31,6 +31,7 @@ def page(result: OptimizeResult, plot: bytes, some: Sequence[Strip], worst: Sequ
         target=result.target,
         faces=summary.faces(result),
         where=summary.where(result),
+        search=result.environment.get("search"),
         estimated=summary.is_estimated(result),
         busy=bool(result.environment.get("busy")),
         doubts=[

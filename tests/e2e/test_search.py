@@ -16,8 +16,9 @@ import lmopt
 from lmopt import zoo
 from lmopt.detector.detector import Detector
 from lmopt.errors import SearchError, UsageError
+from lmopt.exploration.finding import Tried
 from lmopt.exploration.space import SearchSpace, load_space
-from lmopt.exploration.study import Study, Tried
+from lmopt.exploration.study import Study
 from lmopt.flow.crew import Alone
 from lmopt.flow.journal import Journal
 from lmopt.flow.request import SearchRequest
@@ -122,6 +123,8 @@ def test_the_command_ships_files_that_score_as_it_says(faces, tmp_path):
     assert score.nme_percent == pytest.approx(shipped[0]["nme_percent"], abs=1e-9)
     for name in ("search.json", "search.png", "front.json", "report.html"):
         assert (out / name).stat().st_size > 1000
+    told = f"Search of 1 candidates; {document['search']['stopped']}"
+    assert told in (out / "report.html").read_text()
     assert load_space(space).to_toml() == document["search"]["space"]
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from lmopt.errors import InputError
+from lmopt.exploration.finding import Finding
 from lmopt.exploration.racing import Interval
 from lmopt.exploration.space import SearchSpace
-from lmopt.exploration.study import Finding, Study, studies_in
+from lmopt.exploration.study import Study, studies_in
 
 SPACE = SearchSpace(
     before=(("", "drop-block{count=1..4}"), ("", "prune{amount=0.1..0.9:0.05}")),

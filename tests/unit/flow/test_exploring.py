@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from lmopt.errors import BackendError
 from lmopt.exploration.candidate import Trained
+from lmopt.exploration.finding import Tried
 from lmopt.exploration.racing import Interval, Racer
 from lmopt.exploration.space import SearchSpace
-from lmopt.exploration.study import Study, Tried
+from lmopt.exploration.study import Study
 from lmopt.flow.crew import Outcome, Scored, Task
 from lmopt.flow.events import Event, Found, Raced
 from lmopt.flow.exploring import Explorer
