@@ -6,6 +6,7 @@ are searched in `tests/e2e/test_search.py`.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmopt.errors import BackendError
+from lmopt.exploration import racing
 from lmopt.exploration.candidate import Trained
 from lmopt.exploration.finding import Tried
 from lmopt.exploration.racing import Interval, Racer
@@ -226,6 +228,17 @@ def test_no_training_is_begun_that_would_outlast_the_budget(tmp_path) -> None:
     tried = explore(tmp_path, made_up, budget_minutes=40.0)
     assert 20 < made_up.spent < 40
     assert max(len(t.findings) for t in tried) == 4  # the front was trained to its end all the same
+
+
+def test_the_fewer_are_drawn_the_less_drawing_is_worth(tmp_path, monkeypatch) -> None:
+    drawn = []
+    for worth in (math.inf, 1e-20):
+        monkeypatch.setattr(racing, "worth_drawing", lambda *_, worth=worth: worth)
+        seen: list[Event] = []
+        explore(tmp_path / str(worth), MadeUp(minute=1.0), seen, budget_minutes=100.0)
+        early = [e for e in seen if isinstance(e, Raced) and e.minutes < 60]
+        drawn.append(sum(e.parent is None and e.fidelity == 0 for e in early))
+    assert drawn[0] > 2 * drawn[1] > 0
 
 
 @pytest.mark.parametrize("budget", [30.0, 40.0, 50.0, 60.0])
