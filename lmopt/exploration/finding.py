@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lmopt.exploration.racing import Interval
+from lmopt.exploration.racer import Interval
 from lmopt.exploration.space import Sketch
 
 

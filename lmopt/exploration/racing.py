@@ -8,33 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmopt.exploration.expectation import (
+    Curve,
+    expected_courses,
+    expected_descent,
+    learning_of,
+    lowest_nme,
+)
 from lmopt.exploration.front import Front, hypervolume
+from lmopt.exploration.racer import Interval, Racer, is_beaten
 
 KEPT = 3.0
 """One candidate in so many goes on to the next fidelity (Li et al. 2020, arXiv:1810.05934)."""
-SURE = 2.0
-"""Standard errors from which on a difference counts."""
-AHEAD = 0.3
-"""Part of what is above the floor that a training takes away, as long as nobody had it."""
-DOUBT = 0.1
-"""What that counts for, as a part of the floor: as much as one who was so far above it."""
-HOPE = 0.95
-"""The floor, as a part of the lowest NME known: nobody is expected to come below."""
 LEAST = 0.005
 """Part of its NME that a candidate must be expected to lose in its next training."""
-DESCENDANT = (1.05, 0.8)
-"""How many times its parent's NME a descendant has after one training, and how many times its
-latency, as long as nobody was seen."""
 DRAWN = 12
 """Candidates that tell what drawing one is worth: the last ones that were drawn."""
-LEARNED = 10
-"""Candidates from which on a candidate's NME is guessed before it is trained."""
 SLACK = (1.5, 1.2, 2.0)
 """The hypervolume's corner: so many times the baseline's NME, latency, and whatever else counts."""
 GAIN = 1e-9
@@ -43,79 +36,6 @@ RESAMPLES = 200
 PATIENCE = 24
 """Results after which a search that did not gain `GROWTH` has found its front."""
 GROWTH = 0.01
-
-
-Curve = tuple[float, ...]
-"""NME in percent, now and as expected after every training to come."""
-
-
-class Interval(NamedTuple):
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-@dataclass(frozen=True, eq=False)
-class Racer:
-    """What is known of one candidate.
-
-    Attributes:
-        number: In the order of asking.
-        ms: Latency and its 95 % interval, relative to the baseline's: 0.5 is twice as fast.
-        errors: NME in percent of each validation face, after no training and after each fidelity.
-        macs, parameters: Of its graph.
-        dropped: Whether it is not to be trained on.
-        training: Those with the same are trained once for all of them; its own by default.
-        parent: Number and fidelity of the one whose weights it began with, if any.
-        more: What else is to be small, after its last training, relative to the baseline's.
-    """
-
-    number: int
-    ms: Interval
-    errors: tuple[NDArray[np.float64], ...]
-    macs: int
-    parameters: int
-    dropped: bool = False
-    training: str | None = None
-    parent: tuple[int, int] | None = None
-    more: tuple[float, ...] = ()
-
-    @property
-    def fidelity(self) -> int:
-        """Returns up to where it was trained; 0 is not at all."""
-        return len(self.errors) - 1
-
-    def nme(self, fidelity: int) -> float:
-        """Returns the NME in percent after a fidelity."""
-        return float(self.errors[fidelity].mean())
-
-
-def beats(left: Racer, right: Racer, fidelity: int) -> bool:
-    """Returns whether `left` dominates `right` beyond the noise of both, at one fidelity.
-
-    The NME are compared face by face; latencies differ where their intervals are apart.
-    """
-    if not _is_faster(left, right):
-        return False
-    worse = right.errors[fidelity] - left.errors[fidelity]
-    return float(worse.mean()) > SURE * _standard_error(worse)
-
-
-def _is_faster(left: Racer, right: Racer) -> bool:
-    """Returns whether `left` is faster, and nothing else about it is larger but for its NME."""
-    pairs = zip(left.more, right.more, strict=True)
-    return left.ms.high < right.ms.low and all(own <= other for own, other in pairs)
-
-
-def is_beaten(racer: Racer, racers: Sequence[Racer]) -> bool:
-    """Returns whether anyone that was trained as long beats it, at the longest fidelity it has."""
-    last = racer.fidelity
-    return last > 0 and any(beats(other, racer, last) for other in racers if other.fidelity >= last)
 
 
 def next_to_train(
@@ -193,9 +113,9 @@ def worth_extending(
     trained = {racer.number: racer for racer in racers if racer.number in courses}
     if not trained:
         return {}
-    learning = _learning(trained.values(), len(epochs))
+    learning = learning_of(trained.values(), len(epochs))
     plane, corner = _plane(trained.values(), courses, limit)
-    steps = _descent(trained)
+    steps = expected_descent(trained)
     whole = hypervolume(plane.values(), corner)
     worth = {}
     for number in Front.of(plane, lambda number: plane[number]).points:
@@ -252,23 +172,6 @@ def _roots(racers: Sequence[Racer]) -> dict[int, int]:
     return roots
 
 
-def _descent(trained: Mapping[int, Racer]) -> NDArray[np.float64]:
-    """Returns what a descendant has over its parent, as far as seen, as binary logarithms.
-
-    That is the NME after its first training over the one that it began with, the latency, and
-    whatever else counts.
-    """
-    some = next(iter(trained.values()))
-    seen = [np.log2([*DESCENDANT, *[1.0] * len(some.more)])]
-    for racer in trained.values():
-        if racer.parent is not None and racer.parent[0] in trained:
-            parent, fidelity = trained[racer.parent[0]], racer.parent[1]
-            nme = racer.nme(1) / parent.nme(fidelity)
-            rest = np.array([racer.ms.value, *racer.more]) / [parent.ms.value, *parent.more]
-            seen.append(np.log2([nme, *rest]))
-    return np.asarray(np.mean(seen, axis=0), np.float64)
-
-
 def _end(racer: Racer, courses: Mapping[int, Curve]) -> tuple[float, ...]:
     """Returns a point for a hypervolume: NME at the end, and logarithms of the rest."""
     return courses[racer.number][-1], *map(math.log2, (racer.ms.value, *racer.more))
@@ -280,7 +183,7 @@ def _plane(
     """Returns points for a hypervolume, by number, and its corner."""
     points = {racer.number: _end(racer, courses) for racer in trained}
     axes = len(next(iter(points.values())))
-    return points, _corner(min(SLACK[0] * _lowest(trained), limit), axes)
+    return points, _corner(min(SLACK[0] * lowest_nme(trained), limit), axes)
 
 
 def _corner(nme_percent: float, objectives: int) -> tuple[float, ...]:
@@ -323,101 +226,6 @@ def _worth(
     return found
 
 
-def expected_courses(racers: Sequence[Racer], fidelities: int) -> dict[int, Curve]:
-    """Returns the NME in percent of trained candidates, now and as expected further on, by number.
-
-    One that is dropped stays where it is. One that was trained twice or more loses no more in a
-    step than it lost the last time, within a standard error, for learning curves flatten.
-    """
-    trained = [racer for racer in racers if racer.fidelity > 0]
-    if not trained:
-        return {}
-    learning = _learning(trained, fidelities)
-    courses = {}
-    for racer in trained:
-        last, gain = racer.fidelity, math.inf
-        if last > 1:
-            fell = racer.errors[last - 1] - racer.errors[last]
-            gain = max(float(fell.mean()), 0.0) + _standard_error(fell)
-        now = racer.nme(last)
-        courses[racer.number] = (now,) if racer.dropped else learning.course(now, last, gain)
-    return courses
-
-
-class _Learning(NamedTuple):
-    """What a training takes away: a part of what is above a floor, by the fidelity before it."""
-
-    floor: float
-    parts: tuple[float, ...]
-
-    def course(self, nme: float, fidelity: int, most: float = math.inf) -> Curve:
-        """Returns the NME from a fidelity on, where no step takes away more than `most`."""
-        course = [nme]
-        for part in self.parts[fidelity:]:
-            most = min(most, part * (course[-1] - self.floor))
-            course.append(course[-1] - most)
-        return tuple(course)
-
-
-def _learning(trained: Iterable[Racer], fidelities: int) -> _Learning:
-    """Returns what others lost of what they were above the floor, step by step."""
-    known = tuple(trained)
-    floor = HOPE * _lowest(known)
-    parts = [0.0] * fidelities
-    for step in range(1, fidelities):
-        went = [racer for racer in known if racer.fidelity > step]
-        lost = DOUBT * AHEAD * floor + sum(r.nme(step) - r.nme(step + 1) for r in went)
-        above = DOUBT * floor + sum(r.nme(step) - floor for r in went)
-        parts[step] = min(max(lost / above, 0.0), 1.0) if above > 0 else 0.0
-    return _Learning(floor, tuple(parts))
-
-
-def _lowest(trained: Iterable[Racer]) -> float:
-    return min(racer.nme(step) for racer in trained for step in range(racer.fidelity + 1))
-
-
-def hopeless(candidate: Racer, racers: Sequence[Racer]) -> float | None:
-    """Returns the NME to be expected after the first training if that is not worth having.
-
-    That is when even a far lower one would leave it dominated. The guess is a ridge regression on
-    what is known without training: MACs, parameters, latency and the NME of the inherited weights.
-
-    Args:
-        candidate: Not yet trained.
-        racers: Those that were.
-    """
-    known = [racer for racer in racers if racer.fidelity > 0]
-    if len(known) < LEARNED:
-        return None
-    guess, doubt = _guess(candidate, known)
-    best = min((racer.nme(1) for racer in known if _is_faster(racer, candidate)), default=math.inf)
-    return guess if best < guess - SURE * doubt else None
-
-
-def _guess(candidate: Racer, known: Sequence[Racer]) -> tuple[float, float]:
-    """Returns the NME after the first training and its standard error, left one out."""
-    rows = np.array([_traits(racer) for racer in (*known, candidate)])
-    rows = (rows - rows[:-1].mean(axis=0)) / np.maximum(rows[:-1].std(axis=0), 1e-6)
-    rows = np.column_stack([np.ones(len(rows)), rows])
-    wanted = np.log([racer.nme(1) for racer in known])
-    fitted, weight = rows[:-1], np.diag([1e-6, *[0.5] * (rows.shape[1] - 1)])
-    inverse = np.linalg.inv(fitted.T @ fitted + weight)
-    found = inverse @ fitted.T @ wanted
-    influence = np.einsum("ij,jk,ik->i", fitted, inverse, fitted)
-    residuals = (wanted - fitted @ found) / (1 - influence)
-    guess = float(np.exp(rows[-1] @ found))
-    return guess, guess * float(np.sqrt((residuals**2).mean()))
-
-
-def _traits(racer: Racer) -> list[float]:
-    return [
-        math.log(max(racer.macs, 1)),
-        math.log(max(racer.parameters, 1)),
-        math.log(racer.ms.value),
-        math.log(max(racer.nme(0), 1e-9)),
-    ]
-
-
 def front_volume(racers: Sequence[Racer], baseline: NDArray[np.float64]) -> Interval:
     """Returns the hypervolume that the candidates cover, with its 95 % interval.
 
@@ -453,7 +261,3 @@ def front_volume(racers: Sequence[Racer], baseline: NDArray[np.float64]) -> Inte
 def has_settled(before: Interval, now: Interval) -> bool:
     """Returns whether the hypervolume grew by less than `GROWTH` over `PATIENCE` results."""
     return now.value - before.value < GROWTH * now.value
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf

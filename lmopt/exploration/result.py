@@ -8,7 +8,7 @@ from typing import Any
 
 from lmopt.exploration.candidate import Candidate, Failure
 from lmopt.exploration.finding import Tried
-from lmopt.exploration.racing import Interval
+from lmopt.exploration.racer import Interval
 from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.storage import StorageComparison
 

@@ -15,7 +15,7 @@ import psutil
 
 from lmopt.errors import InputError
 from lmopt.exploration.finding import Asked, Finding, Tried, finding_from_json
-from lmopt.exploration.racing import Racer
+from lmopt.exploration.racer import Racer
 from lmopt.exploration.space import SearchSpace, Sketch, parse_space
 
 Sampler = Literal["tpe", "nsga2", "random"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lmopt.exploration.candidate import Failure, Trained
-from lmopt.exploration.racing import Interval
+from lmopt.exploration.racer import Interval
 from lmopt.exploration.space import Sketch
 from lmopt.pipeline.manager import PassEvent
 from lmopt.pipeline.services import TrainingProgress

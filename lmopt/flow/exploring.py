@@ -11,9 +11,10 @@ import numpy as np
 from lmopt.errors import BackendError, PassError
 from lmopt.exploration import racing
 from lmopt.exploration.candidate import Objective, Trained
+from lmopt.exploration.expectation import hopeless
 from lmopt.exploration.finding import Finding
 from lmopt.exploration.front import Front
-from lmopt.exploration.racing import Interval, Racer
+from lmopt.exploration.racer import Interval, Racer
 from lmopt.exploration.space import Sketch
 from lmopt.exploration.study import Study
 from lmopt.flow import events
@@ -289,7 +290,7 @@ class Explorer:
             self.listen(events.Dropped(number, refused))
             return
         racers = {racer.number: racer for racer in self.study.racers()}
-        guess = racing.hopeless(racers[number], tuple(racers.values()))
+        guess = hopeless(racers[number], tuple(racers.values()))
         if guess is None:
             self._begun.append(number)
             return

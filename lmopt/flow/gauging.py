@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lmopt.cost.estimate import Estimate, estimate
 from lmopt.errors import BackendError
 from lmopt.exploration.candidate import Trained
-from lmopt.exploration.racing import Interval
+from lmopt.exploration.racer import Interval
 from lmopt.flow.candidates import HOST, OnPhone, thread_counts
 from lmopt.flow.request import SearchRequest
 from lmopt.frontend.tflite import read

@@ -11,7 +11,7 @@ from lmopt.cli import terminal
 from lmopt.cli.commands import optimize as command
 from lmopt.cli.terminal import ProgressView, lines
 from lmopt.exploration.candidate import Failure, Trained
-from lmopt.exploration.racing import Interval
+from lmopt.exploration.racer import Interval
 from lmopt.exploration.space import Sketch
 from lmopt.flow import events
 from lmopt.pipeline.manager import PassEvent, PassStep

@@ -5,50 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from lmopt.exploration import racing
-from lmopt.exploration.racing import Interval, Racer
+from lmopt.exploration.racer import Interval, Racer
+from tests.support.racers import faces, racer
 
-FACES = 40
 EPOCHS = (1.0, 3.0, 12.0)
 ONCE = (1.0,)
-
-
-def faces(mean: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
-    noise = np.random.default_rng(seed).standard_normal(FACES)
-    return mean + spread * (noise - noise.mean())
-
-
-def racer(number: int, ms: float, *nmes: float, width: float = 0.01, **more: object) -> Racer:
-    found = (*nmes,) if nmes else (9.0,)
-    return Racer(
-        number,
-        Interval(ms, ms * (1 - width), ms * (1 + width)),
-        tuple(faces(nme) for nme in found),
-        macs=int(1e6 * ms),
-        parameters=int(1e5 * ms),
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def test_dominance_wants_both_intervals_apart() -> None:
-    fast, slow = racer(0, 0.5, 9, 5.0), racer(1, 0.8, 9, 5.4)
-    assert racing.beats(fast, slow, 1)
-    assert not racing.beats(slow, fast, 1)
-    near = racer(2, 0.505, 9, 5.4)
-    assert not racing.beats(fast, near, 1)  # latencies within noise
-    noisy = Racer(3, slow.ms, (faces(9), fast.errors[1] + faces(0.1, 1.0)), 1, 1)
-    assert not racing.beats(fast, noisy, 1)  # 0.1 points, standard error 0.16
-    sure = Racer(3, slow.ms, (faces(9), fast.errors[1] + faces(0.1, 0.2)), 1, 1)
-    assert racing.beats(fast, sure, 1)  # 0.1 points, standard error 0.03
-
-
-def test_another_objective_keeps_who_is_slower_and_worse() -> None:
-    slow, fast = racer(0, 0.8, 9, 6.0, more=(0.9,)), racer(1, 0.4, 9, 5.0, more=(1.1,))
-    assert not racing.beats(fast, slow, 1)
-    assert racing.beats(replace(fast, more=(0.9,)), slow, 1)
 
 
 def test_descendants_may_gain_in_another_objective_alone() -> None:
@@ -58,13 +22,6 @@ def test_descendants_may_gain_in_another_objective_alone() -> None:
     # The front is what the child is; one is seen of what is between it and `DESCENDANT`.
     assert [number for number, _ in racing.worth_extending((parent, child), ONCE)] == [1]
     assert [number for number, _ in racing.worth_extending((parent, *[slower] * 9), ONCE)] == []
-
-
-def test_nobody_is_beaten_by_one_that_was_trained_less_or_before_training() -> None:
-    short, full = racer(0, 0.5, 9, 5.0), racer(1, 0.8, 9, 6.0, 5.2)
-    assert not racing.is_beaten(full, (short, full))
-    assert not racing.is_beaten(racer(2, 0.9), (short, full))
-    assert racing.is_beaten(racer(3, 0.9, 9, 6.5), (short, full))
 
 
 def test_one_in_three_goes_on_whoever_gains_most_first() -> None:
@@ -98,32 +55,6 @@ def test_whoever_was_dropped_or_beaten_does_not_go_on() -> None:
         racer(2, 0.9, 9, 5.9),
     )
     assert racing.next_to_train(racers, EPOCHS) is None
-
-
-def test_courses_follow_from_what_others_lost_and_from_the_own_last_step() -> None:
-    racers = (
-        racer(0, 0.5, 9, 6, 5, 4.5),
-        racer(1, 0.6, 9, 7, 5.5),
-        racer(2, 0.7, 12, 8),
-        racer(3, 0.8, 9, 5.1, 5.0, dropped=True),
-    )
-    floor = 0.95 * 4.5
-    prior = 0.1 * floor
-    first = (1 + 1.5 + 0.1 + 0.3 * prior) / (6 + 7 + 5.1 - 3 * floor + prior)
-    second = (0.5 + 0.3 * prior) / (5 - floor + prior)
-    courses = racing.expected_courses(racers, 3)
-    assert [len(courses[k]) for k in range(4)] == [1, 2, 3, 1]
-    ends = {number: course[-1] for number, course in courses.items()}
-    assert ends == pytest.approx(
-        {
-            0: 4.5,
-            1: floor + (5.5 - floor) * (1 - second),
-            2: floor + (8 - floor) * (1 - first) * (1 - second),
-            3: 5.0,
-        }
-    )
-    slow = racer(4, 0.9, 9, 6.0, 5.9)  # no more than it lost the last time
-    assert racing.expected_courses((*racers, slow), 3)[4] == pytest.approx((5.9, 5.8))
 
 
 def test_whoever_learns_no_more_is_not_trained_on() -> None:
@@ -213,20 +144,6 @@ def test_a_descendant_is_expected_to_be_what_others_were_to_their_parents() -> N
     # Those of 0 came to lose so much that nothing is expected of another one.
     losers = [replace(racer(2 + k, 0.5, 9, 7.4), parent=(0, 1)) for k in range(5)]
     assert racing.worth_extending((*racers, *losers), ONCE) == {}
-
-
-def test_nothing_is_guessed_from_few_and_only_the_hopeless_is_told() -> None:
-    known = [racer(k, 0.3 + 0.05 * k, 12 - k * 0.3, 7 - 0.2 * k) for k in range(10)]
-    big_and_bad = Racer(
-        99, Interval(0.9, 0.89, 0.91), (faces(30.0),), known[0].macs // 4, known[0].parameters // 4
-    )
-    assert racing.hopeless(big_and_bad, known[:9]) is None
-    guess = racing.hopeless(big_and_bad, known)
-    assert guess is not None and guess > 5.2
-    faster = Racer(
-        99, Interval(0.2, 0.19, 0.21), big_and_bad.errors, big_and_bad.macs, big_and_bad.parameters
-    )
-    assert racing.hopeless(faster, known) is None  # nobody is as fast
 
 
 def test_the_hypervolume_has_the_baseline_and_the_corner_of_the_task() -> None:

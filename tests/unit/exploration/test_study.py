@@ -12,7 +12,7 @@ import pytest
 
 from lmopt.errors import InputError
 from lmopt.exploration.finding import Finding
-from lmopt.exploration.racing import Interval
+from lmopt.exploration.racer import Interval
 from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.study import Study, studies_in
 

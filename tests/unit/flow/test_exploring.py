@@ -20,7 +20,7 @@ from lmopt.errors import BackendError
 from lmopt.exploration import racing
 from lmopt.exploration.candidate import Trained
 from lmopt.exploration.finding import Tried
-from lmopt.exploration.racing import Interval, Racer
+from lmopt.exploration.racer import Interval, Racer
 from lmopt.exploration.space import SearchSpace
 from lmopt.exploration.study import Study
 from lmopt.flow.crew import Outcome, Scored, Task
