@@ -187,7 +187,15 @@ class Study:
         Args:
             under_way: Numbers of candidates that this process has not finished asking about.
         """
-        return bool(self._trials("WAITING")) or any(True for _ in self._abandoned(under_way))
+        return bool(self._trials("WAITING")) or self.has_unfinished(under_way)
+
+    def has_unfinished(self, under_way: Container[int] = ()) -> bool:
+        """Returns whether somebody was asked for who is neither told of nor being made.
+
+        Args:
+            under_way: Numbers of candidates that this process has not finished asking about.
+        """
+        return any(True for _ in self._abandoned(under_way))
 
     def tell(
         self, number: int, nme_percent: float, relative_ms: float, more: Sequence[float] = ()

@@ -89,13 +89,14 @@ class Explorer:
         """Returns what is to be made next; None when that hangs on what is under way, or is over.
 
         The front is trained towards its end as long as that gains it more for its work than
-        descendants are expected to, and than the last candidates did that were drawn.
+        descendants are expected to, and than the last candidates did that were drawn. Whoever was
+        chosen so has its first training before anybody goes on.
         """
         budget = self.request.budget_minutes
         left = FINISHED * budget - minutes
         if left < 0:
             return self._next_twin()
-        least = self._best_descent()
+        least = math.inf if self.study.has_unfinished(self._under_way) else self._best_descent()
         if minutes <= EXPLORED * budget:
             least = max(least, self._worth_drawing())
         return (

@@ -241,6 +241,16 @@ def test_the_fewer_are_drawn_the_less_drawing_is_worth(tmp_path, monkeypatch) ->
     assert drawn[0] > 2 * drawn[1] > 0
 
 
+@pytest.mark.parametrize("budget", [50.0, 60.0])
+def test_whoever_is_made_is_trained_before_anyone_goes_on(tmp_path, budget: float) -> None:
+    seen: list[Event] = []
+    explore(tmp_path, MadeUp(minute=1.0), seen, space=STORED, budget_minutes=budget)
+    raced = [(event.number, event.fidelity) for event in seen if isinstance(event, Raced)]
+    first = [place for place, (_, fidelity) in enumerate(raced) if fidelity == 1]
+    assert len(first) > 3
+    assert [raced[place - 1] for place in first] == [(raced[place][0], 0) for place in first]
+
+
 @pytest.mark.parametrize("budget", [30.0, 40.0, 50.0, 60.0])
 def test_what_a_twin_has_costs_nothing_though_the_time_is_over(tmp_path, budget: float) -> None:
     made_up = MadeUp(minute=1.0)
