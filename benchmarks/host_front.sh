@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's front: pfld-0.25@300w on this host. Give the annotated folders as arguments.
+# The front in results/host_pfld-0.25@300w.json. Give the annotated folders as arguments.
 set -euo pipefail
 data=()
 for folder in "$@"; do data+=(--data "$folder"); done
