@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The front in results/host_pfld-0.25@300w.json. Give the annotated folders as arguments.
+# The front in results/host_pfld-0.25@300w.json, which is from before pfld-0.25@300w was distilled and
+# prune looked at faces. Give the annotated folders as arguments.
 set -euo pipefail
 data=()
 for folder in "$@"; do data+=(--data "$folder"); done
